@@ -1,1 +1,16 @@
+//! metalgate turns a rack of powered-off servers into a Kubernetes cluster with an API gateway in front.
+//!
+//! ```text
+//! spec + inventory -> plan -> bootstrap -> netboot + power -> agent -> node
+//! ```
 
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod event;
+pub mod hardware;
+pub mod inventory;
+pub mod netboot;
+pub mod power;
+pub mod secret;
+pub mod spec;

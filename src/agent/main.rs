@@ -1,1 +1,3 @@
-fn main(){}
+//! The `metalgate-agent` binary: /init of the installation initramfs.
+
+fn main() {}

@@ -1,0 +1,104 @@
+//! Power and boot order of a machine, through its BMC.
+//!
+//! One trait, [`Bmc`]; `redfish` and `ipmi` speak to real controllers, `fake` misbehaves on request in tests. Fed by the
+//! Hardware objects; driven by `controllers`. Every call ends within its timeout, and each machine has a client of its
+//! own, so that one dead BMC holds up nobody else.
+
+use crate::hardware::{BootMode, PowerState};
+use async_trait::async_trait;
+
+/// Where the machine starts from, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootDevice {
+    /// PXE: DHCP and TFTP.
+    Pxe,
+    /// UEFI HTTP boot.
+    UefiHttp,
+    /// Virtual CD.
+    VirtualMedia,
+    /// The first disk.
+    Disk,
+}
+
+/// What a BMC says of itself and its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BmcIdentity {
+    /// Manufacturer of the machine.
+    pub vendor: Option<String>,
+    /// Model of the machine.
+    pub model: Option<String>,
+    /// Serial number of the machine.
+    pub serial: Option<String>,
+    /// The BMC's firmware version.
+    pub firmware: Option<String>,
+}
+
+/// What went wrong between us and a BMC; `bmc` is its address, never its password.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BmcError {
+    /// No connection: wrong address, cable, firewall, or the BMC hangs.
+    #[error("BMC {bmc} does not answer: {reason}; check bmc_ip and the management network")]
+    Unreachable {
+        /// Address.
+        bmc: String,
+        /// The last attempt's reason.
+        reason: String,
+    },
+    /// The account or its password is wrong.
+    #[error("BMC {bmc} refuses user `{user}`: check bmc_username and bmc_password")]
+    Unauthorized {
+        /// Address.
+        bmc: String,
+        /// Account name.
+        user: String,
+    },
+    /// The account may log in but not do this.
+    #[error("BMC {bmc}: user `{user}` lacks the privilege to {action}; give it the Operator role or more")]
+    Forbidden {
+        /// Address.
+        bmc: String,
+        /// Account name.
+        user: String,
+        /// What was tried.
+        action: String,
+    },
+    /// The BMC cannot do what was asked.
+    #[error("BMC {bmc} cannot {action}: {reason}")]
+    Unsupported {
+        /// Address.
+        bmc: String,
+        /// What was tried.
+        action: String,
+        /// Its own words.
+        reason: String,
+    },
+    /// It answered something that its protocol does not allow.
+    #[error("BMC {bmc} answered nonsense to {action}: {reason}")]
+    Protocol {
+        /// Address.
+        bmc: String,
+        /// What was tried.
+        action: String,
+        /// What came back.
+        reason: String,
+    },
+}
+
+/// A machine's management controller.
+#[async_trait]
+pub trait Bmc: Send + Sync {
+    /// The machine's power state now.
+    async fn power_state(&self) -> Result<PowerState, BmcError>;
+    /// Powers on; fine if it is on already.
+    async fn power_on(&self) -> Result<(), BmcError>;
+    /// Cuts the power at once; fine if it is off already.
+    async fn power_off(&self) -> Result<(), BmcError>;
+    /// Makes the next start, and only that one, come from `device`.
+    async fn boot_once(&self, device: BootDevice, mode: BootMode) -> Result<(), BmcError>;
+    /// Puts the image at `url` into the virtual CD drive.
+    async fn insert_media(&self, url: &str) -> Result<(), BmcError>;
+    /// Empties the virtual CD drive; fine if it is empty already.
+    async fn eject_media(&self) -> Result<(), BmcError>;
+    /// What it is.
+    async fn identity(&self) -> Result<BmcIdentity, BmcError>;
+}
