@@ -7,10 +7,12 @@
 //! The agent knows the server by the SHA-256 of its certificate, given on the kernel command line; the server knows the
 //! agent by its token, then by the session. Every secret of the installed machine travels in the [`WorkOrder`] only.
 
+use crate::event::EventKind;
 use crate::hardware::{DiskSelector, Facts, MacAddr};
 use crate::secret::{Secret, serialize_exposed};
 use crate::spec::ImageFormat;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Kernel command line words that the agent reads.
 pub mod cmdline {
@@ -129,4 +131,32 @@ pub enum Report {
     Failed { step: Step, error: String },
     /// The last report.
     Leaving { how: Finish },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Write => "write",
+            Self::Verify => "verify",
+            Self::Partition => "partition",
+            Self::Seed => "seed",
+            Self::BootEntry => "boot entry",
+            Self::Finish => "finish",
+        })
+    }
+}
+
+impl From<Report> for EventKind {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Started { step, detail } => Self::AgentStep { step: step.to_string(), detail },
+            Report::Progress { step, done, total, bytes_per_second } => {
+                Self::AgentProgress { step: step.to_string(), done, total, bytes_per_second }
+            }
+            Report::Written { disk, bytes, seconds, sha256 } => Self::ImageWritten { bytes, seconds, disk, sha256 },
+            Report::Failed { step, error } => Self::AgentFailed { step: step.to_string(), error },
+            Report::Leaving { how } => Self::Rebooting { how: format!("{how:?}").to_lowercase() },
+        }
+    }
 }

@@ -1,0 +1,159 @@
+//! Reconcilers: they drive the objects of `api` towards what their specs say, and write down how far they came.
+//!
+//! Fed by the API server that `bootstrap` started (after the pivot: the cluster's own); they order `power`, keep
+//! `netboot`'s table, answer its agents, and check the result over SSH with `node`. Level-triggered: all that they know
+//! is in the objects, so a killed run goes on where it stood.
+
+mod cluster;
+mod installations;
+pub mod machine;
+mod seed;
+mod sightings;
+mod status;
+
+pub use installations::ApiInstallations;
+pub use sightings::{NetbootStage, Sightings};
+
+use crate::api::{MetalCluster, MetalMachine, NAMESPACE};
+use crate::event::EventBus;
+use crate::inventory::BmcAccess;
+use crate::netboot::BootTable;
+use crate::power::{Bmc, BmcError};
+use futures::StreamExt;
+use kube::runtime::{Controller, controller::Action, watcher};
+use kube::{Api, Client};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Makes the client of a machine's BMC.
+pub type Connect = Arc<dyn Fn(&BmcAccess) -> Result<Arc<dyn Bmc>, BmcError> + Send + Sync>;
+
+/// How long a machine may take, and how often it may be tried.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From power-on to the agent.
+    pub netboot: Duration,
+    /// Without a word of the agent while it installs.
+    pub agent_silence: Duration,
+    /// From the agent's farewell to SSH.
+    pub first_boot: Duration,
+    /// A BMC that cannot be reached, or refuses.
+    pub power: Duration,
+    /// Power-ons of one machine.
+    pub attempts: u32,
+    /// Without news of a machine before its stall is reported.
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Servers take minutes to their first DHCP packet: memory training and option ROMs come before it.
+            netboot: Duration::from_secs(20 * 60),
+            agent_silence: Duration::from_secs(3 * 60),
+            first_boot: Duration::from_secs(20 * 60),
+            power: Duration::from_secs(5 * 60),
+            attempts: 3,
+            stall: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What every reconciler works with.
+pub struct Context {
+    /// The API server that holds the objects.
+    pub client: Client,
+    /// Where events go.
+    pub events: EventBus,
+    /// The boot services' table, kept equal to the machines' states.
+    pub table: BootTable,
+    /// What was last seen of each machine on the wire.
+    pub sightings: Sightings,
+    /// Makes BMC clients.
+    pub connect: Connect,
+    /// Time limits.
+    pub limits: Limits,
+    /// When this run began to listen.
+    pub started: std::time::Instant,
+    /// The installer's own SSH key, OpenSSH private format.
+    pub ssh_key: crate::secret::Secret<String>,
+}
+
+impl Context {
+    /// Our namespace's objects of one type.
+    pub fn objects<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+}
+
+/// A reconciliation that did not work; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The API server refused or did not answer.
+    #[error("the API server did not take or give {what}")]
+    Api {
+        /// The object.
+        what: String,
+        /// Its error.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object refers to one that is not there.
+    #[error("{object} refers to {missing}, which does not exist")]
+    Missing {
+        /// The object that refers.
+        object: String,
+        /// What it refers to.
+        missing: String,
+    },
+    /// The operating system's first settings could not be made.
+    #[error("cannot render the first-boot settings of {machine}")]
+    Seed {
+        /// The machine.
+        machine: String,
+        /// The template's error.
+        #[source]
+        source: Box<minijinja::Error>,
+    },
+}
+
+impl ReconcileError {
+    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Api { what, source: Box::new(source) }
+    }
+}
+
+/// Starts every reconciler; they end when `cancel` is cancelled.
+pub fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
+    let machines = Controller::new(context.objects::<MetalMachine>(), watcher::Config::default())
+        .graceful_shutdown_on(cancel.clone().cancelled_owned())
+        .run(machine::reconcile, retry, context.clone());
+    tasks.spawn(machines.for_each(|_| async {}));
+    let owner = |machine: MetalMachine| {
+        [kube::runtime::reflector::ObjectRef::new(&machine.spec.cluster).within(NAMESPACE)].into_iter()
+    };
+    let clusters = Controller::new(context.objects::<MetalCluster>(), watcher::Config::default())
+        .watches(context.objects::<MetalMachine>(), watcher::Config::default(), owner)
+        .graceful_shutdown_on(cancel.clone().cancelled_owned())
+        .run(cluster::reconcile, retry, context.clone());
+    tasks.spawn(clusters.for_each(|_| async {}));
+    tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()));
+}
+
+/// What every reconciler does after an error. A conflict only means that somebody else wrote first: look again at once.
+fn retry<K>(_: Arc<K>, error: &ReconcileError, _: Arc<Context>) -> Action {
+    match error {
+        ReconcileError::Api { source, .. } if status::is_conflict(source) => Action::requeue(Duration::from_millis(50)),
+        error => {
+            tracing::warn!("{}", crate::cli::chain(error));
+            Action::requeue(Duration::from_secs(2))
+        }
+    }
+}
