@@ -1,0 +1,25 @@
+//! Phase: the bootstrap cluster that holds the objects.
+
+use super::{Phase, PhaseResult, Run, RunError};
+use crate::bootstrap;
+use async_trait::async_trait;
+
+pub struct Bootstrap;
+
+#[async_trait]
+impl Phase for Bootstrap {
+    fn name(&self) -> &'static str {
+        "bootstrap"
+    }
+
+    fn title(&self) -> &'static str {
+        "starting the bootstrap cluster"
+    }
+
+    async fn run(&self, run: &mut Run) -> PhaseResult {
+        let manifest = run.manifest.as_ref().ok_or(RunError::Order("artifacts"))?;
+        let cluster = bootstrap::start(&run.request.bootstrap, manifest, run.work_dir.path(), &run.events).await?;
+        run.cluster = Some(cluster);
+        Ok(())
+    }
+}
