@@ -1,0 +1,40 @@
+# Two commands do all the set-up on a fresh Debian machine: `make demo` and `make test`. Both want root: they install
+# Debian packages, and make network namespaces and virtual machines.
+
+TARGET    := x86_64-unknown-linux-musl
+RELEASE   := target/$(TARGET)/release
+export METALGATE_CACHE     ?= $(HOME)/.cache/metalgate
+export METALGATE_ARTIFACTS ?= $(METALGATE_CACHE)/artifacts
+
+.PHONY: build artifacts demo test fmt clippy clean
+
+# Both static binaries.
+build: | toolchain
+	cargo build --release --locked --target $(TARGET)
+
+.PHONY: toolchain
+toolchain:
+	@tests/setup build
+
+# Everything that is served: kernel, initramfs, agent, iPXE, OS image, etcd, kube-apiserver.
+artifacts: build
+	$(RELEASE)/metalgate artifacts fill --from build
+	$(RELEASE)/metalgate artifacts verify
+
+# The main job on the embedded virtual rack: a UEFI and a BIOS machine, from powered off to SSH.
+demo: artifacts
+	@tests/setup lab
+	tests/demo $(RELEASE)/metalgate
+
+# Every check there is; the last line counts them.
+test:
+	@tests/run
+
+fmt:
+	cargo fmt --check
+
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+clean:
+	cargo clean

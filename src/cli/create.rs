@@ -1,0 +1,145 @@
+//! `metalgate create cluster`: the one command.
+
+use super::{Failure, OutputFormat, progress};
+use crate::bootstrap::Provider;
+use crate::event::EventBus;
+use crate::workflow::work_dir::{self, WorkDir};
+use crate::workflow::{self, Request, journal};
+use crate::{diagnostic, image, plan};
+use clap::Subcommand;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Install the machines of a cluster; run it again to continue where it stood
+    Cluster(Box<ClusterArgs>),
+}
+
+#[derive(clap::Args)]
+struct ClusterArgs {
+    /// The cluster's spec
+    #[arg(short, long, value_name = "cluster.yaml")]
+    filename: PathBuf,
+    /// The inventory
+    #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
+    hardware_csv: PathBuf,
+    /// Only print what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Where kernel, agent, images and binaries lie [default: ~/.cache/metalgate/artifacts]
+    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
+    artifacts: Option<PathBuf>,
+    /// Where the cluster's files are kept [default: ~/.local/state/metalgate/NAME]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+    #[arg(long, value_enum, default_value_t)]
+    output: OutputFormat,
+}
+
+#[derive(clap::Args)]
+struct BootstrapArgs {
+    /// Which cluster holds the objects while the machines are installed
+    #[arg(long = "bootstrap", value_enum, default_value_t)]
+    kind: BootstrapKind,
+    /// The kubeconfig of `--bootstrap existing`
+    #[arg(long = "bootstrap-kubeconfig", value_name = "FILE", required_if_eq("kind", "existing"))]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum BootstrapKind {
+    /// etcd and kube-apiserver as our child processes
+    #[default]
+    Embedded,
+    /// A kind cluster; needs Docker
+    Kind,
+    /// A cluster that is there
+    Existing,
+}
+
+impl From<BootstrapArgs> for Provider {
+    fn from(args: BootstrapArgs) -> Self {
+        match (args.kind, args.kubeconfig) {
+            (BootstrapKind::Existing, Some(kubeconfig)) => Self::Existing { kubeconfig },
+            (BootstrapKind::Kind, _) => Self::Kind,
+            _ => Self::Embedded,
+        }
+    }
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let What::Cluster(args) = args.what;
+    let input = super::validate::load(&args.filename, &args.hardware_csv).map_err(diagnostic::into_failure)?;
+    eprint!("{}", diagnostic::render(&input.warnings));
+    let work_path = match &args.work_dir {
+        Some(dir) => dir.clone(),
+        None => work_dir::default_path(&input.spec.name)?,
+    };
+    if args.dry_run {
+        let recorded = recorded(&work_path)?;
+        let plan = plan::plan(&input.spec, &input.machines, &recorded).map_err(diagnostic::into_failure)?;
+        match args.output {
+            OutputFormat::Text => print!("{}", plan::render_text(&plan)),
+            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
+        }
+        return Ok(());
+    }
+    let artifacts = match args.artifacts {
+        Some(dir) => dir,
+        None => image::default_dir()?,
+    };
+    let work_dir = WorkDir::open(&work_path)?;
+    let request = Request {
+        spec: input.spec,
+        machines: input.machines,
+        plan: input.plan,
+        artifacts,
+        bootstrap: args.bootstrap.into(),
+    };
+    create(request, work_dir, args.output).await
+}
+
+async fn create(request: Request, work_dir: WorkDir, output: OutputFormat) -> Result<(), Failure> {
+    let events = EventBus::default();
+    let journal = journal::start(work_dir.path(), &events)?;
+    let display = progress::start(&events);
+    let dir = work_dir.path().to_owned();
+    eprintln!("cluster {}: files and journal in {}", request.spec.name, dir.display());
+    let result = workflow::create(request, work_dir, events, interrupted()?).await;
+    // The bus is gone with the run: both readers see its end, and have read all of it.
+    let board = display.await?;
+    let journal = tokio::task::spawn_blocking(move || journal.join()).await?;
+    if journal.is_err() {
+        tracing::warn!("the journal's thread panicked");
+    }
+    let whole = workflow::board::Board::of(&journal::read(&dir)?);
+    match output {
+        OutputFormat::Text => print!("{}", progress::timeline(&whole)),
+        OutputFormat::Json => println!("{}", serde_json::to_string(&whole)?),
+    }
+    drop(board);
+    Ok(result?)
+}
+
+/// Cancelled by the first SIGINT or SIGTERM.
+fn interrupted() -> std::io::Result<CancellationToken> {
+    let cancel = CancellationToken::new();
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let cancelled = cancel.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        cancelled.cancel();
+    });
+    Ok(cancel)
+}
