@@ -7,10 +7,14 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod controllers;
 pub mod event;
 pub mod hardware;
+pub mod image;
 pub mod inventory;
 pub mod netboot;
 pub mod power;
 pub mod secret;
 pub mod spec;
+pub mod tls;
+pub mod workflow;

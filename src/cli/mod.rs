@@ -2,8 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad usage, spec or inventory.
 
+mod artifacts;
 mod completions;
+mod create;
 mod man;
+mod progress;
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -19,10 +23,26 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Create a cluster
+    Create(create::Args),
+    /// Show where a cluster's machines stand, during a run or after it
+    Status(status::Args),
+    /// Fill and check the directory of things that are served
+    Artifacts(artifacts::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page, or write one page per command into a directory
     Man(man::Args),
+}
+
+/// How data is written to stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For scripts
+    Json,
 }
 
 /// How a command ends when it does not end well.
@@ -47,6 +67,9 @@ pub async fn run() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match cli.command {
+        Command::Create(args) => create::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Artifacts(args) => artifacts::run(args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     };

@@ -1,0 +1,277 @@
+//! Filling an artifact directory: from release servers, from a mirror, or built from package registries. All three end in
+//! the same files and manifest.
+
+use super::catalogue::{self, Entry};
+use super::download::{self, DownloadError};
+use super::manifest::{self, Artifact, Kind, Manifest, ManifestError};
+use crate::event::{EventBus, EventKind};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
+use url::Url;
+
+/// Where the files come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Release servers; what is published nowhere is built.
+    Release,
+    /// A copy of an artifact directory on a web server.
+    Mirror(Url),
+    /// Built by `provisioning/build`.
+    Build,
+}
+
+/// What to fill, and where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The artifact directory.
+    pub dir: PathBuf,
+    /// Where the files come from.
+    pub source: Source,
+    /// Only these kinds; all if empty.
+    pub only: BTreeSet<Kind>,
+    /// The folder with `build`, of this repository.
+    pub provisioning: PathBuf,
+}
+
+/// A directory that could not be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// The compiled-in catalogue is broken.
+    #[error("metalgate's own catalogue of artifacts cannot be read")]
+    Catalogue(#[source] Box<serde_saphyr::Error>),
+    /// The HTTP client cannot be made.
+    #[error("cannot set up downloads")]
+    Client(#[source] reqwest::Error),
+    /// A download.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A published sum that is none.
+    #[error("{url} does not hold a sha256 sum")]
+    NoSum {
+        /// Where it should be.
+        url: Url,
+    },
+    /// The mirror's address is not a folder's.
+    #[error("`{mirror}` cannot be the base of {path}")]
+    Base {
+        /// The mirror.
+        mirror: Url,
+        /// The file.
+        path: String,
+    },
+    /// The build script cannot be run.
+    #[error("cannot run {script}: give the provisioning folder of metalgate's repository with --provisioning")]
+    NoScript {
+        /// The script.
+        script: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The build failed; what it printed is on stderr.
+    #[error("building {piece} failed ({status}); what it printed stands above")]
+    Build {
+        /// The piece.
+        piece: String,
+        /// How the script ended.
+        status: std::process::ExitStatus,
+    },
+    /// A file that should have been made was not, or cannot be read.
+    #[error("{piece} was built, but {path} cannot be read")]
+    NotMade {
+        /// The piece.
+        piece: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Fills the directory, and writes its manifest after every piece, so that a killed run keeps what it has.
+pub async fn fill(request: &Request, events: &EventBus) -> Result<Manifest, FillError> {
+    let mut manifest = match Manifest::load(&request.dir) {
+        Err(ManifestError::Missing(_)) => Manifest::new(&request.dir),
+        loaded => loaded?,
+    };
+    if let Source::Mirror(mirror) = &request.source {
+        from_mirror(request, mirror, &mut manifest, events).await?;
+        return Ok(manifest);
+    }
+    let entries = catalogue::entries().map_err(|source| FillError::Catalogue(Box::new(source)))?;
+    let wanted = entries.into_iter().filter(|entry| request.only.is_empty() || request.only.contains(&entry.kind));
+    let (released, built): (Vec<Entry>, Vec<Entry>) =
+        wanted.partition(|entry| matches!(request.source, Source::Release) && entry.release.is_some());
+    for entry in released {
+        from_release(request, entry, &mut manifest, events).await?;
+        manifest.save()?;
+    }
+    let pieces: BTreeSet<&str> = built.iter().map(|entry| entry.piece.as_str()).collect();
+    for piece in pieces {
+        let entries = built.iter().filter(|entry| entry.piece == piece);
+        from_build(request, piece, entries, &mut manifest).await?;
+        manifest.save()?;
+    }
+    Ok(manifest)
+}
+
+fn report<'a>(events: &'a EventBus, what: &'a str) -> impl FnMut(u64, Option<u64>) + Send + 'a {
+    move |done, total| events.emit(None, EventKind::Progress { what: what.to_owned(), done, total })
+}
+
+async fn from_release(
+    request: &Request,
+    entry: Entry,
+    manifest: &mut Manifest,
+    events: &EventBus,
+) -> Result<(), FillError> {
+    let Some(release) = entry.release else { return Ok(()) };
+    let client = download::client().map_err(FillError::Client)?;
+    let text = download::text(&client, &release.sha256_url).await?;
+    let sum = text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
+    let sha256 = sum.ok_or(FillError::NoSum { url: release.sha256_url })?.to_ascii_lowercase();
+    let path = request.dir.join(&entry.path);
+    download::file(&client, &release.url, &path, &sha256, report(events, &entry.path)).await?;
+    let size = size_of(&path, &entry.piece)?;
+    let (version, source) = (release.version, release.url.to_string());
+    manifest.set(Artifact { path: entry.path, kind: entry.kind, arch: entry.arch, version, sha256, size, source });
+    Ok(())
+}
+
+fn size_of(path: &Path, piece: &str) -> Result<u64, FillError> {
+    let failed = |source| FillError::NotMade { piece: piece.to_owned(), path: path.to_owned(), source };
+    std::fs::metadata(path).map(|file| file.len()).map_err(failed)
+}
+
+/// Copies what the mirror's manifest names; files that are here already with the right sum are kept.
+async fn from_mirror(
+    request: &Request,
+    mirror: &Url,
+    manifest: &mut Manifest,
+    events: &EventBus,
+) -> Result<(), FillError> {
+    let client = download::client().map_err(FillError::Client)?;
+    let mut base = mirror.clone();
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    let join = |path: &str| base.join(path).map_err(|_| FillError::Base { mirror: base.clone(), path: path.to_owned() });
+    let url = join(manifest::FILE)?;
+    let text = download::text(&client, &url).await?;
+    let theirs = Manifest::parse(text.as_bytes(), &request.dir, PathBuf::from(url.as_str()))?;
+    let wanted = |artifact: &&Artifact| request.only.is_empty() || request.only.contains(&artifact.kind);
+    for artifact in theirs.artifacts.iter().filter(wanted) {
+        let here = theirs.verify(|candidate| candidate.path == artifact.path, |_, _| {});
+        if here.is_err() {
+            let path = request.dir.join(&artifact.path);
+            let url = join(&artifact.path)?;
+            download::file(&client, &url, &path, &artifact.sha256, report(events, &artifact.path)).await?;
+        }
+        manifest.set(Artifact { source: mirror.to_string(), ..artifact.clone() });
+        manifest.save()?;
+    }
+    Ok(())
+}
+
+async fn from_build(
+    request: &Request,
+    piece: &str,
+    entries: impl Iterator<Item = &Entry>,
+    manifest: &mut Manifest,
+) -> Result<(), FillError> {
+    let script = request.provisioning.join("build");
+    let mut command = Command::new(&script);
+    // The script talks on stderr, which stays the user's; its one line of stdout is the version.
+    command.arg(piece).arg(&request.dir).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let output = command.spawn().map_err(|source| FillError::NoScript { script: script.clone(), source });
+    let output = output?.wait_with_output().await.map_err(|source| FillError::NoScript { script, source })?;
+    if !output.status.success() {
+        return Err(FillError::Build { piece: piece.to_owned(), status: output.status });
+    }
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    for entry in entries {
+        let path = request.dir.join(&entry.path);
+        let sum = manifest::sum(&path, |_| {});
+        let (size, sha256) =
+            sum.map_err(|source| FillError::NotMade { piece: piece.to_owned(), path: path.clone(), source })?;
+        let (path, version, source) = (entry.path.clone(), version.clone(), String::from("build"));
+        manifest.set(Artifact { path, kind: entry.kind, arch: entry.arch, version, sha256, size, source });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::Arch;
+    use axum::Router;
+    use axum::extract::{Path as UrlPath, State};
+    use axum::http::StatusCode;
+    use std::sync::Arc;
+
+    /// A web server with the files of a folder, at http://127.0.0.1:PORT/.
+    async fn serve(dir: PathBuf) -> Url {
+        let get = |UrlPath(path): UrlPath<String>, State(dir): State<Arc<PathBuf>>| async move {
+            std::fs::read(dir.join(path)).map_err(|_| StatusCode::NOT_FOUND)
+        };
+        let router = Router::new().route("/{*path}", axum::routing::get(get)).with_state(Arc::new(dir));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        url
+    }
+
+    fn mirrored(dir: &Path, content: &str) -> Manifest {
+        std::fs::create_dir_all(dir.join("bootstrap")).unwrap();
+        std::fs::write(dir.join("bootstrap/etcd"), content).unwrap();
+        let (size, sha256) = manifest::sum(&dir.join("bootstrap/etcd"), |_| {}).unwrap();
+        let mut manifest = Manifest::new(dir);
+        let (path, version, source) = ("bootstrap/etcd".into(), "1".into(), "build".into());
+        manifest.set(Artifact { path, kind: Kind::Etcd, arch: Arch::Amd64, version, sha256, size, source });
+        manifest.save().unwrap();
+        manifest
+    }
+
+    fn request(dir: &Path, source: Source) -> Request {
+        Request { dir: dir.to_owned(), source, only: BTreeSet::new(), provisioning: PathBuf::from("/nonexistent") }
+    }
+
+    #[tokio::test]
+    async fn a_mirror_fills_a_directory_and_a_changed_file_is_refused() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        mirrored(theirs.path(), "what etcd is");
+        let url = serve(theirs.path().to_owned()).await;
+        let filled = fill(&request(ours.path(), Source::Mirror(url.clone())), &EventBus::default()).await.unwrap();
+        filled.verify(|_| true, |_, _| {}).unwrap();
+        assert_eq!(std::fs::read_to_string(ours.path().join("bootstrap/etcd")).unwrap(), "what etcd is");
+
+        // Damaged here: fetched again. Changed there: refused, and nothing of it is left.
+        std::fs::write(ours.path().join("bootstrap/etcd"), "what etcd isnt").unwrap();
+        fill(&request(ours.path(), Source::Mirror(url.clone())), &EventBus::default()).await.unwrap();
+        std::fs::write(ours.path().join("bootstrap/etcd"), "").unwrap();
+        std::fs::write(theirs.path().join("bootstrap/etcd"), "what evil is").unwrap();
+        let error = fill(&request(ours.path(), Source::Mirror(url)), &EventBus::default()).await.unwrap_err();
+        assert!(matches!(error, FillError::Download(DownloadError::Sum { .. })), "{error}");
+        assert_eq!(std::fs::read_dir(ours.path().join("bootstrap")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_build_that_fails_and_a_folder_without_a_script_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = fill(&request(dir.path(), Source::Build), &EventBus::default()).await.unwrap_err();
+        assert!(matches!(missing, FillError::NoScript { .. }), "{missing}");
+        let script = dir.path().join("build");
+        std::fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let failing = Request { provisioning: dir.path().to_owned(), ..request(dir.path(), Source::Build) };
+        let failed = fill(&failing, &EventBus::default()).await.unwrap_err();
+        assert!(matches!(&failed, FillError::Build { status, .. } if status.code() == Some(3)), "{failed}");
+    }
+}

@@ -1,0 +1,317 @@
+//! Certificates that metalgate makes itself: an authority per cluster, and leaves with dates, names and usages that are
+//! always set. ECDSA P-256 (RFC 5480), by rcgen.
+//!
+//! Feeds `bootstrap` (API server and etcd) and `netboot` (the agent's API). Keys are files of mode 0600 or secrets in
+//! memory.
+
+use crate::secret::Secret;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+};
+use rand::Rng;
+use sha2::{Digest, Sha256};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use time::OffsetDateTime;
+use x509_parser::pem::parse_x509_pem;
+
+/// Certificates begin this long ago, for machines whose clock is behind.
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// How long an authority lasts.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A certificate that could not be made, read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// rcgen refused.
+    #[error("cannot make a certificate for {subject}")]
+    Make {
+        /// Its common name.
+        subject: String,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot read or write {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A text is no certificate in PEM.
+    #[error("{0} is not a PEM certificate")]
+    Format(String),
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate, and nothing else.
+    pub cert: String,
+    /// PKCS #8.
+    pub key: Secret<String>,
+}
+
+/// What a leaf may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// TLS server.
+    Server,
+    /// TLS client.
+    Client,
+    /// Both: etcd's server certificate is a client certificate too.
+    Both,
+}
+
+/// A leaf to be issued.
+#[derive(Clone, Debug)]
+pub struct LeafRequest {
+    /// Subject's common name; the user name for Kubernetes.
+    pub common_name: String,
+    /// Subject's organisations; the groups for Kubernetes.
+    pub organizations: Vec<String>,
+    /// DNS names.
+    pub dns_names: Vec<String>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What it is for.
+    pub usage: Usage,
+    /// How long it lasts.
+    pub lifetime: Duration,
+}
+
+/// A certificate authority.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    identity: Identity,
+}
+
+impl Authority {
+    /// A new authority.
+    pub fn new(common_name: &str) -> Result<Self, PkiError> {
+        let mut params = parameters(common_name, AUTHORITY_LIFETIME);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let make = || {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let cert = params.self_signed(&key)?;
+            Ok(Identity { cert: cert.pem(), key: Secret::new(key.serialize_pem()) })
+        };
+        let identity = make().map_err(|source| PkiError::Make { subject: common_name.to_owned(), source })?;
+        Ok(Self { identity })
+    }
+
+    /// The authority kept as `NAME.crt` and `NAME.key` in `dir`; made there if it is not, or has expired.
+    pub fn keep(dir: &Path, name: &str, common_name: &str) -> Result<Self, PkiError> {
+        if let Some(identity) = Identity::load(dir, name)?.filter(|identity| identity.is_fresh()) {
+            return Ok(Self { identity });
+        }
+        let authority = Self::new(common_name)?;
+        authority.identity.save(dir, name)?;
+        Ok(authority)
+    }
+
+    /// Its certificate in PEM.
+    pub fn cert(&self) -> &str {
+        &self.identity.cert
+    }
+
+    /// Issues a leaf with a key of its own.
+    pub fn issue(&self, request: &LeafRequest) -> Result<Identity, PkiError> {
+        let mut params = parameters(&request.common_name, request.lifetime);
+        for organization in &request.organizations {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match request.usage {
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        let make = || {
+            for name in &request.dns_names {
+                params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+            }
+            params.subject_alt_names.extend(request.addresses.iter().map(|address| SanType::IpAddress(*address)));
+            let issuer = Issuer::from_ca_cert_pem(&self.identity.cert, KeyPair::from_pem(self.identity.key.expose())?)?;
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let cert = params.signed_by(&key, &issuer)?;
+            Ok(Identity { cert: cert.pem(), key: Secret::new(key.serialize_pem()) })
+        };
+        make().map_err(|source| PkiError::Make { subject: request.common_name.clone(), source })
+    }
+
+    /// The leaf kept as `NAME.crt` and `NAME.key` in `dir`; issued anew if it is not there, is not ours, or has spent two
+    /// thirds of its life.
+    pub fn keep_leaf(&self, dir: &Path, name: &str, request: &LeafRequest) -> Result<Identity, PkiError> {
+        let kept = Identity::load(dir, name)?;
+        if let Some(identity) = kept.filter(|identity| identity.is_fresh() && self.has_signed(identity)) {
+            return Ok(identity);
+        }
+        let identity = self.issue(request)?;
+        identity.save(dir, name)?;
+        Ok(identity)
+    }
+
+    fn has_signed(&self, leaf: &Identity) -> bool {
+        let (Ok((_, authority)), Ok((_, leaf))) =
+            (parse_x509_pem(self.identity.cert.as_bytes()), parse_x509_pem(leaf.cert.as_bytes()))
+        else {
+            return false;
+        };
+        match (authority.parse_x509(), leaf.parse_x509()) {
+            (Ok(authority), Ok(leaf)) => leaf.verify_signature(Some(authority.public_key())).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+impl Identity {
+    /// Reads `NAME.crt` and `NAME.key` of `dir`, if both are there.
+    pub fn load(dir: &Path, name: &str) -> Result<Option<Self>, PkiError> {
+        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PkiError::Io { path, source }),
+        };
+        let (cert, key) = (read(dir.join(format!("{name}.crt")))?, read(dir.join(format!("{name}.key")))?);
+        Ok(cert.zip(key).map(|(cert, key)| Self { cert, key: Secret::new(key) }))
+    }
+
+    /// Writes `NAME.key` (mode 0600) and then `NAME.crt` into `dir`.
+    pub fn save(&self, dir: &Path, name: &str) -> Result<(), PkiError> {
+        write(&dir.join(format!("{name}.key")), self.key.expose(), 0o600)?;
+        write(&dir.join(format!("{name}.crt")), &self.cert, 0o644)
+    }
+
+    /// SHA-256 of the certificate in DER, lower case hexadecimal.
+    pub fn fingerprint(&self) -> Result<String, PkiError> {
+        let (_, pem) = parse_x509_pem(self.cert.as_bytes()).map_err(|_| PkiError::Format(self.cert.clone()))?;
+        Ok(hex::encode(Sha256::digest(&pem.contents)))
+    }
+
+    /// Whether less than two thirds of its life are over. What cannot be read is not fresh.
+    fn is_fresh(&self) -> bool {
+        let Ok((_, pem)) = parse_x509_pem(self.cert.as_bytes()) else { return false };
+        let Ok(cert) = pem.parse_x509() else { return false };
+        let (begin, end) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        KeyPair::from_pem(self.key.expose()).is_ok() && begin <= now && (now - begin) * 3 < (end - begin) * 2
+    }
+}
+
+/// A key pair for signing Kubernetes' service account tokens: `NAME.key` and `NAME.pub` in `dir`, made if need be.
+pub fn keep_signing_key(dir: &Path, name: &str) -> Result<(), PkiError> {
+    let (key_path, public_path) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pub")));
+    let kept = std::fs::read_to_string(&key_path).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+    let make = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+    let failed = |source| PkiError::Make { subject: name.to_owned(), source };
+    let key = match kept {
+        Some(key) => key,
+        None => make().map_err(failed)?,
+    };
+    write(&key_path, &key.serialize_pem(), 0o600)?;
+    write(&public_path, &key.public_key_pem(), 0o644)
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let new = path.with_extension("new");
+    let attempt = || {
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    attempt().map_err(|source| PkiError::Io { path: path.to_owned(), source })
+}
+
+/// Subject, dates and serial number; rcgen's own default would last until the year 4096.
+fn parameters(common_name: &str, lifetime: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - BACKDATE;
+    params.not_after = now + lifetime;
+    // Positive, and at most 20 octets (RFC 5280, 4.1.2.2).
+    let mut serial = [0u8; 16];
+    rand::rng().fill_bytes(&mut serial);
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    fn request(lifetime: Duration) -> LeafRequest {
+        LeafRequest {
+            common_name: String::from("kubernetes-admin"),
+            organizations: vec![String::from("system:masters")],
+            dns_names: vec![String::from("localhost")],
+            addresses: vec![[127, 0, 0, 1].into()],
+            usage: Usage::Server,
+            lifetime,
+        }
+    }
+
+    fn openssl(args: &[&str]) -> String {
+        let output = Command::new("openssl").args(args).output().expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn openssl_accepts_a_leaf_and_a_foreign_authority_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = Duration::from_secs(86_400);
+        let authority = Authority::keep(dir.path(), "ca", "test CA").unwrap();
+        let leaf = authority.keep_leaf(dir.path(), "leaf", &request(day)).unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        openssl(&["verify", "-purpose", "sslserver", "-verify_ip", "127.0.0.1", "-CAfile", &file("ca.crt"), &file("leaf.crt")]);
+        let text = openssl(&["x509", "-in", &file("leaf.crt"), "-noout", "-subject", "-checkend", "82800"]);
+        assert!(text.contains("O = system:masters") && text.contains("CN = kubernetes-admin"), "{text}");
+        let mode = std::fs::metadata(file("leaf.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        // Kept as it is while it is good; made anew for another authority.
+        let again = authority.keep_leaf(dir.path(), "leaf", &request(day)).unwrap();
+        assert_eq!(again.cert, leaf.cert);
+        let other = Authority::new("other CA").unwrap();
+        assert!(!other.has_signed(&leaf));
+        assert_ne!(other.keep_leaf(dir.path(), "leaf", &request(day)).unwrap().cert, leaf.cert);
+        let shown = openssl(&["x509", "-in", &file("leaf.crt"), "-noout", "-fingerprint", "-sha256"]);
+        let fingerprint = Identity::load(dir.path(), "leaf").unwrap().unwrap().fingerprint().unwrap();
+        assert_eq!(shown.trim().rsplit('=').next().unwrap().replace(':', "").to_lowercase(), fingerprint);
+    }
+
+    #[test]
+    fn an_old_or_damaged_leaf_is_issued_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new("test CA").unwrap();
+        // Backdating alone spends more than two thirds of such a life.
+        let old = authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(60))).unwrap();
+        let new = authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(86_400))).unwrap();
+        assert_ne!(old.cert, new.cert);
+        std::fs::write(dir.path().join("leaf.key"), "nonsense").unwrap();
+        let mended = authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(86_400))).unwrap();
+        assert_ne!(new.cert, mended.cert);
+    }
+}
