@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod bootstrap;
 pub mod cli;
 pub mod controllers;
 pub mod event;
@@ -13,6 +14,8 @@ pub mod hardware;
 pub mod image;
 pub mod inventory;
 pub mod netboot;
+pub mod node;
+pub mod pki;
 pub mod power;
 pub mod secret;
 pub mod spec;

@@ -3,6 +3,7 @@
 //!
 //! The committed CRDs in `crds.yaml` beside this file are generated from these types; a test holds them equal.
 
+pub mod crds;
 mod hardware;
 mod metal_cluster;
 mod metal_machine;

@@ -4,10 +4,10 @@
 
 mod artifacts;
 mod completions;
-mod create;
 mod man;
 mod progress;
 mod status;
+mod supervise;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -23,12 +23,12 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a cluster
-    Create(create::Args),
     /// Show where a cluster's machines stand, during a run or after it
     Status(status::Args),
     /// Fill and check the directory of things that are served
     Artifacts(artifacts::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page, or write one page per command into a directory
@@ -67,9 +67,9 @@ pub async fn run() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match cli.command {
-        Command::Create(args) => create::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
+        Command::Supervise(args) => supervise::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     };

@@ -19,7 +19,7 @@ use crate::event::EventBus;
 use crate::inventory::BmcAccess;
 use crate::netboot::BootTable;
 use crate::power::{Bmc, BmcError};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::{Controller, controller::Action, watcher};
 use kube::{Api, Client};
 use std::sync::Arc;
@@ -130,12 +130,15 @@ impl ReconcileError {
     }
 }
 
+/// Services and reconcilers of a run; one that ends while it is needed ends the run.
+pub type Tasks = JoinSet<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
+
 /// Starts every reconciler; they end when `cancel` is cancelled.
-pub fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
+pub fn start(context: &Arc<Context>, tasks: &mut Tasks, cancel: &CancellationToken) {
     let machines = Controller::new(context.objects::<MetalMachine>(), watcher::Config::default())
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .run(machine::reconcile, retry, context.clone());
-    tasks.spawn(machines.for_each(|_| async {}));
+    tasks.spawn(machines.for_each(|_| async {}).map(Ok));
     let owner = |machine: MetalMachine| {
         [kube::runtime::reflector::ObjectRef::new(&machine.spec.cluster).within(NAMESPACE)].into_iter()
     };
@@ -143,8 +146,8 @@ pub fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>, cancel: &Cancellat
         .watches(context.objects::<MetalMachine>(), watcher::Config::default(), owner)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .run(cluster::reconcile, retry, context.clone());
-    tasks.spawn(clusters.for_each(|_| async {}));
-    tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()));
+    tasks.spawn(clusters.for_each(|_| async {}).map(Ok));
+    tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()).map(Ok));
 }
 
 /// What every reconciler does after an error. A conflict only means that somebody else wrote first: look again at once.

@@ -8,6 +8,8 @@ use crate::api::{Hardware, MetalCluster, MetalMachine};
 use crate::node::ssh;
 use crate::secret::Secret;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 const META_DATA: &str = include_str!("../../templates/cloud-init/meta-data");
@@ -35,19 +37,18 @@ pub async fn render(
     };
     let installer = ssh::public_key(&context.ssh_key).unwrap_or_default();
     let values = context! {
-        hostname => hostname,
+        hostname => &hostname,
         host_key => key("hostKey")?,
         host_key_pub => key("hostKey.pub")?,
-        users => cluster.spec.users,
+        users => Serde(&cluster.spec.users),
         installer_key => installer,
-        hardware => hardware.spec,
+        hardware => Serde(&hardware.spec),
     };
+    let syntax = block_syntax().map_err(|source| ReconcileError::Seed { machine: hostname.clone(), source: Box::new(source) })?;
     let render = |text: &str| {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_keep_trailing_newline(true);
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        environment.set_syntax(syntax.clone());
         environment
             .render_str(text, &values)
             .map_err(|source| ReconcileError::Seed { machine: hostname.clone(), source: Box::new(source) })
@@ -57,4 +58,9 @@ pub async fn render(
         user_data: Secret::new(render(USER_DATA)?),
         network_config: render(NETWORK_CONFIG)?,
     })
+}
+
+/// Lines that hold only a block tag leave no line behind.
+fn block_syntax() -> Result<SyntaxConfig, minijinja::Error> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
 }

@@ -137,7 +137,7 @@ impl Authority {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
-        let make = || {
+        let mut make = || {
             for name in &request.dns_names {
                 params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
             }
