@@ -4,8 +4,10 @@
 //! is not in it gets no answer, so that an installed one falls through to its disk. Feeds `agent` with its work order.
 //! Every exchange is an event.
 
+pub mod dhcp;
 pub mod http;
 pub mod installations;
 pub mod table;
+pub mod tftp;
 
 pub use table::{BootEntry, BootTable};

@@ -98,7 +98,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 }
 
 /// The counters as text.
-pub async fn show(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = Vec::new();
     match TextEncoder::new().encode(&shared.metrics.registry.gather(), &mut text) {
         Ok(()) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
