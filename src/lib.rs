@@ -12,6 +12,7 @@ pub mod event;
 pub mod hardware;
 pub mod image;
 pub mod inventory;
+pub mod lab;
 pub mod netboot;
 pub mod power;
 pub mod secret;

@@ -5,6 +5,7 @@
 mod artifacts;
 mod completions;
 mod create;
+mod lab;
 mod man;
 mod progress;
 mod status;
@@ -31,6 +32,8 @@ enum Command {
     Artifacts(artifacts::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// The virtual rack: machines with BMCs to try everything on, without touching the host's network
+    Lab(lab::Args),
     /// Print the manual page, or write one page per command into a directory
     Man(man::Args),
 }
@@ -71,6 +74,7 @@ pub async fn run() -> ExitCode {
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
         Command::Completions(args) => completions::run(args),
+        Command::Lab(args) => lab::run(args).await,
         Command::Man(args) => man::run(args),
     };
     match result {
