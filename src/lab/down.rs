@@ -32,7 +32,7 @@ pub async fn down(name: &str, keep: Keep) -> Result<Outcome, LabError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
-    let _lock = up::lock(name)?;
+    let _lock = up::Lock::take(name)?;
     match up::load(name)? {
         Some(rack) => take_down(&rack, keep).await.map(Outcome::Down),
         None => Ok(Outcome::WasDown),

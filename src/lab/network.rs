@@ -7,9 +7,12 @@ use std::path::Path;
 /// Name of the bridge, inside the namespace.
 pub const BRIDGE: &str = "br0";
 
+/// Where `ip netns` keeps its namespaces.
+const NAMESPACES: &str = "/run/netns";
+
 /// Whether a namespace of that name exists.
 pub fn exists(namespace: &str) -> bool {
-    Path::new("/run/netns").join(namespace).exists()
+    Path::new(NAMESPACES).join(namespace).exists()
 }
 
 /// Makes the namespace and everything in it.
@@ -37,6 +40,11 @@ pub async fn make(rack: &Rack) -> Result<(), LabError> {
 pub async fn remove(namespace: &str) -> Result<(), LabError> {
     if exists(namespace) {
         host::run("ip", &["netns", "delete", namespace]).await?;
+    }
+    // The first `ip netns add` of a host mounts this directory upon itself, and no command takes the mount away. The last
+    // namespace does it here; where others are left, or somebody works in it, it stays.
+    if std::fs::read_dir(NAMESPACES).is_ok_and(|mut names| names.next().is_none()) {
+        let _ = rustix::mount::unmount(NAMESPACES, rustix::mount::UnmountFlags::empty());
     }
     Ok(())
 }

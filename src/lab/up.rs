@@ -5,7 +5,7 @@ use super::down::{self, Keep};
 use super::files::{self, ImageChoice};
 use super::rack::{self, Rack};
 use super::{LabError, at, host, network};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,15 +13,37 @@ use std::time::{Duration, Instant};
 /// The daemon answers within a fraction of a second; making keys on a loaded host may take longer.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Holds the lab called `name` while a command changes it: until the file is dropped, or we die.
-pub fn lock(name: &str) -> Result<std::fs::File, LabError> {
-    let dir = rack::run_dir("");
-    files::make_dir(&dir)?;
-    let path = dir.join(format!("{name}.lock"));
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at(&path))?;
-    file.try_lock().map_err(|_| LabError::Busy(name.to_owned()))?;
-    Ok(file)
+/// Holds the lab called `name` while a command changes it; let go when dropped, or when we die.
+pub struct Lock {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock, unless another command has it.
+    pub fn take(name: &str) -> Result<Self, LabError> {
+        let dir = rack::run_dir("");
+        files::make_dir(&dir)?;
+        let path = dir.join(format!("{name}.lock"));
+        loop {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at(&path))?;
+            file.try_lock().map_err(|_| LabError::Busy(name.to_owned()))?;
+            // The one who had it may have removed the file in between: then this lock holds nothing.
+            let held = file.metadata().map_err(at(&path))?.ino();
+            if std::fs::metadata(&path).is_ok_and(|now| now.ino() == held) {
+                return Ok(Self { file, path });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Leaves nothing behind: the file goes while it is still locked.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
 }
 
 /// Where a lab's record is. It exists from before the first thing is made until after the last is removed.
@@ -55,7 +77,7 @@ pub enum Outcome {
 pub async fn up(rack: &Rack, image: &ImageChoice) -> Result<Outcome, LabError> {
     host::check()?;
     host::Needed::of(rack).check()?;
-    let _lock = lock(&rack.name)?;
+    let _lock = Lock::take(&rack.name)?;
     if let Some(old) = load(&rack.name)? {
         if Client::new(&old)?.machines().await.is_ok() {
             return Ok(Outcome::WasUp(Box::new(old)));
