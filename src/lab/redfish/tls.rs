@@ -11,7 +11,7 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-/// Serves `bmc` on `address` until `stop`. `ready` is called when it listens.
+/// Serves `bmc` on `address` until `stop`.
 pub async fn serve(bmc: Arc<Bmc>, address: SocketAddr, stop: CancellationToken) -> Result<(), LabError> {
     let failed = |source| LabError::Listen { address: address.to_string(), source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
@@ -21,7 +21,10 @@ pub async fn serve(bmc: Arc<Bmc>, address: SocketAddr, stop: CancellationToken) 
     let server = axum_server::from_tcp_rustls(listener, tls).map_err(failed)?.handle(handle.clone());
     tokio::select! {
         result = server.serve(router(bmc).into_make_service()) => result.map_err(failed),
-        () = stop.cancelled() => Ok(handle.shutdown()),
+        () = stop.cancelled() => {
+            handle.shutdown();
+            Ok(())
+        }
     }
 }
 
