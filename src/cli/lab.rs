@@ -1,9 +1,10 @@
 //! `metalgate lab up|down|status|fault|console`: the virtual rack.
 
-use super::Failure;
+use super::{Failure, OutputFormat};
 use crate::hardware::{BootMode, PowerState};
+use crate::image;
 use crate::lab::control::{Client, MachineStatus};
-use crate::lab::files;
+use crate::lab::files::{self, ImageChoice};
 use crate::lab::rack::{Accelerator, BiosPxe, Rack, RackOptions};
 use crate::lab::redfish::Fault;
 use crate::lab::{LabError, accel, console, down, serve, up};
@@ -81,11 +82,8 @@ struct UpArgs {
     /// What BIOS machines boot from the network with
     #[arg(long, value_enum, default_value_t = BiosPxe::Pxe)]
     bios_pxe: BiosPxe,
-    /// OS image that cluster.yaml asks for
-    #[arg(long, default_value = "file:images/debian-13.raw.zst", value_name = "URL")]
-    image: String,
-    /// Artifact directory that holds the image; its sha256 is taken from there
-    #[arg(long, value_name = "DIR")]
+    /// Artifact directory whose OS image cluster.yaml asks for [default: ~/.cache/metalgate/artifacts]
+    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
     artifacts: Option<PathBuf>,
 }
 
@@ -116,14 +114,8 @@ struct StatusArgs {
     #[command(flatten)]
     name: NameArgs,
     /// How to print it
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputFormat,
 }
 
 #[derive(ClapArgs)]
@@ -176,9 +168,13 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         Accel::Kvm => Accelerator::Kvm,
         Accel::Tcg => Accelerator::Tcg,
     };
-    let image = files::ImageChoice::find(&args.image, args.artifacts.as_deref())?;
+    let artifacts = args.artifacts.clone().map_or_else(image::default_dir, Ok)?;
+    let image = ImageChoice::of(&artifacts);
+    if image.is_none() {
+        eprintln!("hint: {} has no OS image yet: `metalgate artifacts fill`, then `lab up`", artifacts.display());
+    }
     let rack = plan(args, accelerator)?;
-    let rack = match up::up(&rack, &image).await? {
+    let rack = match up::up(&rack, image.as_ref()).await? {
         up::Outcome::Made => rack,
         up::Outcome::WasUp(rack) => {
             eprintln!("lab {} is up already, as it was made then; `metalgate lab down` ends it", rack.name);
@@ -244,8 +240,8 @@ async fn status(args: StatusArgs) -> Result<(), Failure> {
     let rack = load(&args.name.name)?;
     let machines = Client::new(&rack)?.machines().await?;
     match args.output {
-        Output::Text => print_machines(&rack, &machines),
-        Output::Json => {
+        OutputFormat::Text => print_machines(&rack, &machines),
+        OutputFormat::Json => {
             let machines = rack.machines.iter().zip(&machines).map(|(planned, status)| {
                 let mut value = serde_json::to_value(status)?;
                 value["bootMode"] = json!(planned.boot_mode);

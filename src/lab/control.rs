@@ -3,7 +3,8 @@
 use super::machine::{MachineHandle, Order, View};
 use super::rack::{self, Rack};
 use super::redfish::Fault;
-use super::{LabError, at, http_client};
+use super::{LabError, at};
+use crate::tls;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
@@ -100,7 +101,9 @@ pub struct Client {
 impl Client {
     /// A client of the daemon of `rack`.
     pub fn new(rack: &Rack) -> Result<Self, LabError> {
-        let http = http_client().unix_socket(socket(&rack.name)).timeout(PATIENCE).build();
+        // The client asks for a TLS provider even where it speaks no TLS.
+        tls::install_provider();
+        let http = reqwest::Client::builder().unix_socket(socket(&rack.name)).timeout(PATIENCE).build();
         let http = http.map_err(|error| gone(rack, &error.to_string()))?;
         Ok(Self { rack: rack.clone(), http })
     }

@@ -3,12 +3,12 @@
 use super::qemu::{DISK_FILE, PXE_CLIENT, VARS_FILE};
 use super::rack::{BMC_USER, Rack};
 use super::{LabError, at, host, network};
-use crate::hardware::BootMode;
+use crate::hardware::{Arch, BootMode};
+use crate::image::manifest::{Kind, Manifest};
 use minijinja::{Environment, context};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
-use sha2::{Digest, Sha256};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,31 +37,16 @@ pub struct ImageChoice {
 }
 
 impl ImageChoice {
-    /// The image at `url`; its sum, where `artifacts` has the file, else zeros for the user to replace.
-    pub fn find(url: &str, artifacts: Option<&Path>) -> Result<Self, LabError> {
-        let local = url.strip_prefix("file:").zip(artifacts).map(|(path, artifacts)| artifacts.join(path));
-        let sha256 = match local {
-            None => "0".repeat(64),
-            Some(path) => sum(&path).map_err(at(&path))?,
-        };
-        Ok(Self { url: url.to_owned(), sha256 })
-    }
-}
-
-fn sum(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            read => hasher.update(&buffer[..read]),
-        }
+    /// The OS image of the artifact directory `artifacts`; `None` where it has none yet.
+    pub fn of(artifacts: &Path) -> Option<Self> {
+        let manifest = Manifest::load(artifacts).ok()?;
+        let image = manifest.find(Kind::OsImage, Arch::Amd64).ok()?;
+        Some(Self { url: format!("file:{}", image.path), sha256: image.sha256.clone() })
     }
 }
 
 /// Makes everything under the lab's directory.
-pub async fn make(rack: &Rack, image: &ImageChoice) -> Result<(), LabError> {
+pub async fn make(rack: &Rack, image: Option<&ImageChoice>) -> Result<(), LabError> {
     let public_key = write_ssh_key(rack)?;
     write_private(&rack.dir.join(HARDWARE_CSV), &hardware_csv(rack)?)?;
     write_private(&rack.dir.join(CLUSTER_YAML), &cluster_yaml(rack, image, &public_key)?)?;
@@ -123,11 +108,10 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), LabError> {
 }
 
 fn write_ssh_key(rack: &Rack) -> Result<String, LabError> {
-    let failed = |error: russh::keys::ssh_key::Error| LabError::Key { what: "SSH key", reason: error.to_string() };
-    let mut key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(failed)?;
+    let mut key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)?;
     key.set_comment(format!("metalgate-lab-{}", rack.name));
-    write_private(&rack.dir.join(SSH_KEY), &key.to_openssh(LineEnding::LF).map_err(failed)?)?;
-    let public = key.public_key().to_openssh().map_err(failed)?;
+    write_private(&rack.dir.join(SSH_KEY), &key.to_openssh(LineEnding::LF)?)?;
+    let public = key.public_key().to_openssh()?;
     write_private(&rack.dir.join(SSH_PUBLIC_KEY), &format!("{public}\n"))?;
     Ok(public)
 }
@@ -172,8 +156,8 @@ pub fn hardware_csv(rack: &Rack) -> Result<String, LabError> {
     String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
 }
 
-/// The spec.
-pub fn cluster_yaml(rack: &Rack, image: &ImageChoice, public_key: &str) -> Result<String, LabError> {
+/// The spec. Without an image it names the one that `artifacts fill` will make, and leaves its sum to the user.
+pub fn cluster_yaml(rack: &Rack, image: Option<&ImageChoice>, public_key: &str) -> Result<String, LabError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     let rendered = environment.render_str(
@@ -182,8 +166,7 @@ pub fn cluster_yaml(rack: &Rack, image: &ImageChoice, public_key: &str) -> Resul
             name => &rack.name,
             endpoint => rack.endpoint().to_string(),
             interface => network::BRIDGE,
-            image_url => &image.url,
-            image_sha256 => &image.sha256,
+            image => image.map(|image| context! { url => &image.url, sha256 => &image.sha256 }),
             user => SSH_USER,
             public_key => public_key,
             workers => rack.machines.len() - 1,
@@ -221,12 +204,13 @@ mod tests {
 
     #[test]
     fn the_spec_asks_for_every_machine() {
-        let spec = cluster_yaml(&Rack::plan(options()).unwrap(), &image(), "ssh-ed25519 AAAA lab").unwrap();
+        let spec = cluster_yaml(&Rack::plan(options()).unwrap(), Some(&image()), "ssh-ed25519 AAAA lab").unwrap();
         assert!(spec.contains("count: 1, selector: {type: worker}"), "{spec}");
         assert!(spec.contains("endpoint: {host: 10.77.0.100, port: 6443}"), "{spec}");
+        assert!(spec.contains(&format!("sha256: \"{}\"", "ab".repeat(32))), "{spec}");
         let alone = RackOptions { machines: vec![BootMode::Bios], ..options() };
-        let spec = cluster_yaml(&Rack::plan(alone).unwrap(), &image(), "ssh-ed25519 AAAA lab").unwrap();
-        assert!(spec.contains("workers: []"), "{spec}");
+        let spec = cluster_yaml(&Rack::plan(alone).unwrap(), None, "ssh-ed25519 AAAA lab").unwrap();
+        assert!(spec.contains("workers: []") && spec.contains("put the image's sum here"), "{spec}");
     }
 
     #[test]

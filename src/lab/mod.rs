@@ -25,6 +25,7 @@ pub mod redfish;
 pub mod serve;
 pub mod up;
 
+use crate::pki::PkiError;
 use std::path::{Path, PathBuf};
 
 /// Why a lab could not be made, asked or ended.
@@ -133,24 +134,15 @@ pub enum LabError {
         /// Its log.
         log: PathBuf,
     },
-    /// A key or certificate could not be made.
-    #[error("cannot make a {what}: {reason}")]
-    Key {
-        /// What was to be made.
-        what: &'static str,
-        /// What the library says.
-        reason: String,
-    },
+    /// The SSH key could not be made.
+    #[error("cannot make an SSH key")]
+    SshKey(#[from] russh::keys::ssh_key::Error),
+    /// A BMC's certificate could not be made.
+    #[error(transparent)]
+    Certificate(#[from] PkiError),
     /// A machine did not do what it was told.
     #[error(transparent)]
     Machine(#[from] machine::MachineError),
-}
-
-/// A builder of HTTP clients. They ask for a process-wide TLS provider even where they speak no TLS.
-fn http_client() -> reqwest::ClientBuilder {
-    // An error means that it was chosen before, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
 }
 
 /// Names the file in an I/O error.

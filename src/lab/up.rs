@@ -74,7 +74,7 @@ pub enum Outcome {
 }
 
 /// Makes the lab. One that is up already stays as it is; what is left of one that broke is taken down first.
-pub async fn up(rack: &Rack, image: &ImageChoice) -> Result<Outcome, LabError> {
+pub async fn up(rack: &Rack, image: Option<&ImageChoice>) -> Result<Outcome, LabError> {
     host::check()?;
     host::Needed::of(rack).check()?;
     let _lock = Lock::take(&rack.name)?;
@@ -99,7 +99,7 @@ pub async fn up(rack: &Rack, image: &ImageChoice) -> Result<Outcome, LabError> {
     }
 }
 
-async fn make(rack: &Rack, image: &ImageChoice) -> Result<(), LabError> {
+async fn make(rack: &Rack, image: Option<&ImageChoice>) -> Result<(), LabError> {
     files::make_dir(&rack::run_dir(&rack.name))?;
     let path = record(&rack.name);
     let text = serde_json::to_string_pretty(rack).map_err(std::io::Error::from).map_err(at(&path))?;

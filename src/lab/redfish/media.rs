@@ -4,8 +4,8 @@ use super::Bmc;
 use super::message::RedfishError;
 use super::resources;
 use super::system::carry_out;
-use crate::lab::http_client;
 use crate::lab::machine::{Medium, Order};
+use crate::tls;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -82,8 +82,9 @@ async fn replace(bmc: &Bmc, medium: Option<Medium>) -> Result<StatusCode, Redfis
 }
 
 async fn fetch(url: &str, file: &Path) -> Result<(), String> {
+    tls::install_provider();
     // As BMCs do unless VerifyCertificate is set: the image server's certificate is not checked.
-    let client = http_client().tls_danger_accept_invalid_certs(true).connect_timeout(STALLED).build();
+    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).connect_timeout(STALLED).build();
     let client = client.map_err(|error| error.to_string())?;
     let response = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
     let mut body = response.map_err(|error| error.without_url().to_string())?.bytes_stream();
