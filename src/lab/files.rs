@@ -164,7 +164,8 @@ pub fn cluster_yaml(rack: &Rack, image: Option<&ImageChoice>, public_key: &str) 
         SPEC_TEMPLATE,
         context! {
             name => &rack.name,
-            endpoint => rack.endpoint().to_string(),
+            // The one control-plane machine's own address: no virtual IP is needed.
+            endpoint => rack.machines.first().map(|machine| machine.address.to_string()),
             interface => network::BRIDGE,
             image => image.map(|image| context! { url => &image.url, sha256 => &image.sha256 }),
             user => SSH_USER,
@@ -206,7 +207,7 @@ mod tests {
     fn the_spec_asks_for_every_machine() {
         let spec = cluster_yaml(&Rack::plan(options()).unwrap(), Some(&image()), "ssh-ed25519 AAAA lab").unwrap();
         assert!(spec.contains("count: 1, selector: {type: worker}"), "{spec}");
-        assert!(spec.contains("endpoint: {host: 10.77.0.100, port: 6443}"), "{spec}");
+        assert!(spec.contains("endpoint: {host: 10.77.0.10, port: 6443}"), "{spec}");
         assert!(spec.contains(&format!("sha256: \"{}\"", "ab".repeat(32))), "{spec}");
         let alone = RackOptions { machines: vec![BootMode::Bios], ..options() };
         let spec = cluster_yaml(&Rack::plan(alone).unwrap(), None, "ssh-ed25519 AAAA lab").unwrap();

@@ -15,8 +15,6 @@ const RUN_DIR: &str = "/run/metalgate/lab";
 /// First host number of the machines' addresses, and of their BMCs'.
 const FIRST_MACHINE: u32 = 10;
 const FIRST_BMC: u32 = 200;
-/// Host number of the address that the cluster's API server will have.
-const ENDPOINT: u32 = 100;
 /// Machines that fit between these.
 const MOST_MACHINES: usize = 50;
 
@@ -158,16 +156,7 @@ impl Rack {
 
     /// The admin machine's address on the bridge: the subnet's first.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.host(1)
-    }
-
-    /// The address that the cluster's API server will have.
-    pub fn endpoint(&self) -> Ipv4Addr {
-        self.host(ENDPOINT)
-    }
-
-    fn host(&self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.subnet.network()) + number)
+        Ipv4Addr::from(u32::from(self.subnet.network()) + 1)
     }
 
     /// The machine called `name`.
@@ -275,7 +264,7 @@ pub(super) mod tests {
     #[test]
     fn lays_out_addresses_that_never_meet() {
         let rack = Rack::plan(RackOptions { machines: vec![BootMode::Bios; 50], ..options() }).unwrap();
-        let mut addresses = vec![rack.gateway(), rack.endpoint()];
+        let mut addresses = vec![rack.gateway()];
         addresses.extend(rack.machines.iter().flat_map(|machine| [machine.address, machine.bmc_address]));
         let count = addresses.len();
         addresses.sort();
