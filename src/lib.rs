@@ -13,6 +13,7 @@ pub mod event;
 pub mod hardware;
 pub mod image;
 pub mod inventory;
+pub mod lab;
 pub mod netboot;
 pub mod node;
 pub mod pki;

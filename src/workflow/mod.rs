@@ -4,6 +4,145 @@
 //! started is stopped in reverse order. Nothing is remembered here: what was done is in the objects of the bootstrap
 //! cluster, so a killed run is continued by running it again. Fed by `plan`; feeds `controllers`.
 
+mod artifacts;
 pub mod board;
+mod bootstrap;
+mod install;
 pub mod journal;
+mod netboot;
+mod objects;
 pub mod work_dir;
+
+use crate::bootstrap::BootstrapCluster;
+use crate::controllers::{Context, Tasks};
+use crate::event::{EventBus, EventKind};
+use crate::plan::Plan;
+use crate::secret::Secret;
+use crate::spec::ClusterSpec;
+use crate::inventory::Machine;
+use crate::image::manifest::Manifest;
+use async_trait::async_trait;
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use work_dir::WorkDir;
+
+type PhaseResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// One part of a run.
+#[async_trait]
+trait Phase: Send + Sync {
+    /// Short name, for the journal.
+    fn name(&self) -> &'static str;
+    /// What it does, for people.
+    fn title(&self) -> &'static str;
+    /// Does it.
+    async fn run(&self, run: &mut Run) -> PhaseResult;
+}
+
+/// THE order of `create cluster`.
+const PHASES: &[&dyn Phase] =
+    &[&artifacts::Artifacts, &bootstrap::Bootstrap, &objects::Objects, &netboot::Netboot, &install::Install];
+
+/// What the user asked for.
+pub struct Request {
+    /// The cluster.
+    pub spec: ClusterSpec,
+    /// The inventory, whole.
+    pub machines: Vec<Machine>,
+    /// Who plays which role.
+    pub plan: Plan,
+    /// Where the things that are served lie.
+    pub artifacts: PathBuf,
+    /// Our own executable, for child processes.
+    pub metalgate: PathBuf,
+    /// Which bootstrap cluster.
+    pub bootstrap: crate::bootstrap::Provider,
+}
+
+/// A run under way: the request, and what the phases have started so far.
+struct Run {
+    request: Request,
+    work_dir: WorkDir,
+    events: EventBus,
+    cancel: CancellationToken,
+    /// Services and controllers; ended by `cancel`.
+    tasks: Tasks,
+    /// Set by `artifacts`.
+    manifest: Option<Manifest>,
+    image: Option<artifacts::ServedImage>,
+    /// Set by `bootstrap`.
+    cluster: Option<BootstrapCluster>,
+    /// Set by `netboot`.
+    context: Option<Arc<Context>>,
+    /// Set by `objects`.
+    installer_key: Option<Secret<String>>,
+}
+
+/// A run that did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A phase failed.
+    #[error("{title}")]
+    Phase {
+        /// What it was to do.
+        title: &'static str,
+        /// Why it could not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The user interrupted it.
+    #[error("interrupted; the same command continues where this run stood")]
+    Interrupted,
+    /// An earlier phase did not leave what a later one needs.
+    #[error("phase order is broken: {0} is missing")]
+    Order(&'static str),
+}
+
+/// Runs every phase, then stops what they started. `cancel` interrupts it.
+pub async fn create(
+    request: Request,
+    work_dir: WorkDir,
+    events: EventBus,
+    cancel: CancellationToken,
+) -> Result<(), RunError> {
+    let services = CancellationToken::new();
+    let mut run = Run {
+        request,
+        work_dir,
+        events: events.clone(),
+        cancel: services.clone(),
+        tasks: JoinSet::new(),
+        manifest: None,
+        image: None,
+        cluster: None,
+        context: None,
+        installer_key: None,
+    };
+    let mut result = Ok(());
+    for phase in PHASES {
+        let started = Instant::now();
+        let (name, title) = (phase.name().to_owned(), phase.title());
+        events.emit(None, EventKind::PhaseStarted { phase: name.clone(), title: title.to_owned() });
+        let outcome = cancel.run_until_cancelled(phase.run(&mut run)).await;
+        result = match outcome {
+            None => Err(RunError::Interrupted),
+            Some(Err(source)) => Err(RunError::Phase { title, source }),
+            Some(Ok(())) => Ok(()),
+        };
+        if let Err(error) = &result {
+            events.emit(None, EventKind::PhaseFailed { phase: name, error: crate::cli::chain(error) });
+            break;
+        }
+        events.emit(None, EventKind::PhaseDone { phase: name, seconds: started.elapsed().as_secs_f64() });
+    }
+    services.cancel();
+    while run.tasks.join_next().await.is_some() {}
+    if let Some(cluster) = run.cluster.take() {
+        cluster.stop().await;
+    }
+    result
+}
