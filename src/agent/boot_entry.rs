@@ -76,7 +76,8 @@ impl Variables {
         for file in fs::read_dir(&self.0).map_err(unreadable)? {
             let name = file.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
             let number = name.strip_suffix(GLOBAL).and_then(|name| name.strip_prefix("Boot")?.strip_suffix('-'));
-            let number = number.filter(|digits| digits.len() == 4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
+            let number =
+                number.filter(|digits| digits.len() == 4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
             if let Some(number) = number {
                 entries.push((number, self.read(&format!("Boot{number:04X}"))?.unwrap_or_default()));
             }
@@ -101,7 +102,8 @@ pub fn set(variables: &Variables, esp: &Place, sector: u64, arch: Arch) -> Resul
         variables.write(&name, &option)?;
     }
     let before = variables.read("BootOrder")?.unwrap_or_default();
-    let others = before.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).filter(|other| *other != number);
+    let others =
+        before.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).filter(|other| *other != number);
     let order: Vec<u8> = [number].into_iter().chain(others).flat_map(u16::to_le_bytes).collect();
     if order != before {
         variables.write("BootOrder", &order)?;

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_frame_wraps_its_text_and_is_80_columns_wide() {
-        let long = format!("the disk {} is too small for the image, which needs 10 GB of room at least", "x".repeat(200));
+        let long =
+            format!("the disk {} is too small for the image, which needs 10 GB of room at least", "x".repeat(200));
         let text = frame(&["The machine stops here.", &long]);
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
         assert!(lines.iter().all(|line| line.chars().count() == COLUMNS), "{text}");

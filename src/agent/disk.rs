@@ -66,9 +66,7 @@ pub fn choose<'a>(wanted: &DiskSelector, disks: &'a [Disk]) -> Result<&'a Disk, 
         [] => Err(ChoiceError::None { wanted: wanted.clone(), present: present(disks) }),
         [disk] => match disk.unfit {
             None => Ok(disk),
-            Some(unfit) => {
-                Err(ChoiceError::Unfit { path: disk.facts.path.clone(), unfit, present: present(disks) })
-            }
+            Some(unfit) => Err(ChoiceError::Unfit { path: disk.facts.path.clone(), unfit, present: present(disks) }),
         },
         _ => {
             let found: Vec<&str> = fitting.iter().map(|disk| disk.facts.path.as_str()).collect();
@@ -82,7 +80,11 @@ fn fits(hints: &DiskHints, disk: &Disk) -> bool {
     // Vendors, sysfs and udev write the same name with and without these prefixes, in either case.
     let bare = |wwn: &str| {
         let wwn = wwn.to_ascii_lowercase();
-        ["0x", "eui.", "naa.", "nvme.", "uuid."].iter().find_map(|prefix| wwn.strip_prefix(prefix)).unwrap_or(&wwn).to_owned()
+        ["0x", "eui.", "naa.", "nvme.", "uuid."]
+            .iter()
+            .find_map(|prefix| wwn.strip_prefix(prefix))
+            .unwrap_or(&wwn)
+            .to_owned()
     };
     hints.serial.as_ref().is_none_or(|serial| facts.serial.as_ref() == Some(serial))
         && hints.wwn.as_ref().is_none_or(|wwn| facts.wwn.as_deref().map(bare) == Some(bare(wwn)))
@@ -150,8 +152,7 @@ impl Target {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: path.to_owned(), source };
         let exclusive = OFlags::EXCL.bits() as i32;
-        let mut file =
-            OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).map_err(failed)?;
         let kind = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
         let sector = match FileType::from_raw_mode(kind.st_mode) {
             FileType::BlockDevice => rustix::fs::ioctl_blksszget(&file).map_err(|error| failed(error.into()))?,
@@ -224,7 +225,10 @@ mod tests {
         ] {
             let error = chosen(selector).unwrap_err();
             assert!(error.contains(word), "{error}");
-            assert!(error.contains("/dev/sda (480.0 GB, SSD, INTEL SSDSC2KB480G8, serial PHYF1, WWN 0x55cd2e41)"), "{error}");
+            assert!(
+                error.contains("/dev/sda (480.0 GB, SSD, INTEL SSDSC2KB480G8, serial PHYF1, WWN 0x55cd2e41)"),
+                "{error}"
+            );
             assert!(error.contains("serial STICK, WWN 0x0, removable"), "{error}");
         }
         let error = choose(&"/dev/sda".parse().unwrap(), &[]).unwrap_err().to_string();

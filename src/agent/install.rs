@@ -154,6 +154,8 @@ fn set_boot_entry(machine: &Machine, target: &Target, table: &Table, reporter: &
     reporter.started(Step::BootEntry, format!("partition {} of {}", esp.number, target.path.display()));
     match boot_entry::set(&Variables::new(variables), &esp, target.sector, machine.arch) {
         Ok(name) => tracing::info!("{name} starts the installed system, and is the first in the boot order"),
-        Err(error) => tracing::warn!("no boot entry: {}; the firmware has to find the disk itself", super::chain(&error)),
+        Err(error) => {
+            tracing::warn!("no boot entry: {}; the firmware has to find the disk itself", super::chain(&error))
+        }
     }
 }

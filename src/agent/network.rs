@@ -121,9 +121,11 @@ mod tests {
     #[test]
     fn the_interface_is_found_by_its_hardware_address() {
         let sys = tempfile::tempdir().unwrap();
-        for (name, mac, hardware) in
-            [("lo", "00:00:00:00:00:00", false), ("vlan7", "52:54:00:aa:00:01", false), ("ens3", "52:54:00:aa:00:01", true)]
-        {
+        for (name, mac, hardware) in [
+            ("lo", "00:00:00:00:00:00", false),
+            ("vlan7", "52:54:00:aa:00:01", false),
+            ("ens3", "52:54:00:aa:00:01", true),
+        ] {
             let path = sys.path().join("class/net").join(name);
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("address"), format!("{mac}\n")).unwrap();

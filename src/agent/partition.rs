@@ -31,7 +31,9 @@ pub enum PartitionError {
     #[error("the image has no partition table: it must be the image of a whole disk, not of one file system")]
     NoTable,
     /// GPT for another size of sectors.
-    #[error("the image is made for disks with sectors of {image} bytes, and this disk's have {disk}: make an image for these")]
+    #[error(
+        "the image is made for disks with sectors of {image} bytes, and this disk's have {disk}: make an image for these"
+    )]
     Sector {
         /// Of the image.
         image: u64,
@@ -105,7 +107,8 @@ impl Table {
             Ok(header) => header,
             Err(error) => {
                 let other = if target.sector == 512 { 4096 } else { 512 };
-                let elsewhere = block_size(other).and_then(|size| read_header_from_arbitrary_device(&mut device, size).ok());
+                let elsewhere =
+                    block_size(other).and_then(|size| read_header_from_arbitrary_device(&mut device, size).ok());
                 return match elsewhere {
                     Some(_) => Err(PartitionError::Sector { image: other, disk: target.sector }),
                     None if records(&mbr).any(|record| record.os_type == PROTECTIVE) => Err(damaged(error)),
@@ -192,7 +195,8 @@ impl Table {
         let (first, length) = (start / sector, SEED_BYTES / sector);
         match self {
             Self::Gpt { header, partitions, .. } => {
-                let free = (1..=header.num_parts).find(|number| !partitions.get(number).is_some_and(Partition::is_used));
+                let free =
+                    (1..=header.num_parts).find(|number| !partitions.get(number).is_some_and(Partition::is_used));
                 let number = free.ok_or(PartitionError::NoRoom { why: "every slot of the table is taken" })?;
                 let guid = Uuid::new_v4();
                 let partition = Partition {
@@ -295,7 +299,9 @@ fn write_gpt(
     let mut mbr = ProtectiveMBR::from_disk(device, size).map_err(|error| io::Error::other(error.to_string()))?;
     // A hybrid MBR (boot loaders of some boards need one) has further entries: they stay.
     for index in 0..4 {
-        if let Some(mut record) = mbr.partition(index).filter(|record| record.os_type == PROTECTIVE && record.lb_start == 1) {
+        if let Some(mut record) =
+            mbr.partition(index).filter(|record| record.os_type == PROTECTIVE && record.lb_start == 1)
+        {
             record.lb_size = u32::try_from(header.backup_lba).unwrap_or(u32::MAX);
             mbr.set_partition(index, record);
         }

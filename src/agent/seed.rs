@@ -11,7 +11,9 @@ use std::os::unix::fs::FileExt;
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     /// The partition that the image has for it is too small.
-    #[error("cannot make a FAT file system of {bytes} bytes with the seed in it: the image's partition may be too small")]
+    #[error(
+        "cannot make a FAT file system of {bytes} bytes with the seed in it: the image's partition may be too small"
+    )]
     Format {
         /// Size of the partition.
         bytes: u64,
@@ -38,8 +40,11 @@ fn render(bytes: u64, seed: &Seed) -> io::Result<Vec<u8>> {
     label[..SEED_LABEL.len()].copy_from_slice(SEED_LABEL.as_bytes());
     format_volume(Cursor::new(&mut volume[..]), FormatVolumeOptions::new().volume_label(label))?;
     let system = FileSystem::new(Cursor::new(&mut volume[..]), FsOptions::new())?;
-    let files =
-        [("meta-data", &seed.meta_data), ("user-data", seed.user_data.expose()), ("network-config", &seed.network_config)];
+    let files = [
+        ("meta-data", &seed.meta_data),
+        ("user-data", seed.user_data.expose()),
+        ("network-config", &seed.network_config),
+    ];
     for (name, content) in files {
         let mut file = system.root_dir().create_file(name)?;
         file.write_all(content.as_bytes())?;

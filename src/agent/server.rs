@@ -142,11 +142,7 @@ async fn check(url: &Url, answer: Result<reqwest::Response, reqwest::Error>) -> 
     let message = if message.is_empty() { message } else { format!(": {message}") };
     let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
     let url = url.clone();
-    Err(if again {
-        ServerError::Busy { url, status, message }
-    } else {
-        ServerError::Refused { url, status, message }
-    })
+    Err(if again { ServerError::Busy { url, status, message } } else { ServerError::Refused { url, status, message } })
 }
 
 impl ServerError {

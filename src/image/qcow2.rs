@@ -126,7 +126,8 @@ impl Header {
     /// Where the file has the L2 tables that `l1` names, with the guest offset that each begins at.
     pub fn l2_tables(&self, l1: &[u8]) -> Vec<(u64, Range<u64>)> {
         let span = self.cluster() / 8 * self.cluster();
-        let tables = l1.chunks_exact(8).enumerate().map(|(index, entry)| (index as u64 * span, be64(entry, 0) & OFFSET));
+        let tables =
+            l1.chunks_exact(8).enumerate().map(|(index, entry)| (index as u64 * span, be64(entry, 0) & OFFSET));
         tables
             .filter(|(guest, offset)| *offset != 0 && *guest < self.virtual_bytes)
             .map(|(guest, offset)| (guest, offset..offset + self.cluster()))

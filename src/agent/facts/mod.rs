@@ -34,7 +34,8 @@ pub fn gather(root: &Path) -> Facts {
 
 /// The first value of `name : value` lines.
 fn field<'a>(lines: &'a str, name: &str) -> Option<&'a str> {
-    let value = |line: &'a str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim());
+    let value =
+        |line: &'a str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim());
     lines.lines().find_map(value)
 }
 
