@@ -1,3 +1,7 @@
 //! The `metalgate-agent` binary: /init of the installation initramfs.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    metalgate::agent::run::main()
+}

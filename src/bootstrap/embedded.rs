@@ -94,11 +94,7 @@ impl Running for Embedded {
 }
 
 /// Starts both processes on the data that is there, and waits until the API server is ready.
-pub async fn start(
-    metalgate: &Path,
-    artifacts: &Manifest,
-    work_dir: &Path,
-) -> Result<BootstrapCluster, EmbeddedError> {
+pub async fn start(metalgate: &Path, artifacts: &Manifest, work_dir: &Path) -> Result<BootstrapCluster, EmbeddedError> {
     let layout = Layout { dir: work_dir.join("bootstrap"), pki: work_dir.join("bootstrap/pki") };
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(&layout.pki);
@@ -251,11 +247,7 @@ fn apiserver_args(layout: &Layout, etcd_port: u16, port: u16) -> Vec<String> {
 }
 
 /// Waits until the API server says that it is ready, or a process dies.
-async fn ready(
-    running: &mut Embedded,
-    kubeconfig: &Path,
-    log: &Path,
-) -> Result<Client, EmbeddedError> {
+async fn ready(running: &mut Embedded, kubeconfig: &Path, log: &Path) -> Result<Client, EmbeddedError> {
     let client = existing::client(kubeconfig).await?;
     let started = Instant::now();
     let mut last = String::from("no answer yet");

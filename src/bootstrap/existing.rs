@@ -59,5 +59,6 @@ pub(super) async fn client(path: &Path) -> Result<Client, ExistingError> {
     let failed = |source| ExistingError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
-    Client::try_from(config).map_err(|source| ExistingError::Silent { path: path.to_owned(), source: Some(Box::new(source)) })
+    Client::try_from(config)
+        .map_err(|source| ExistingError::Silent { path: path.to_owned(), source: Some(Box::new(source)) })
 }

@@ -1,7 +1,7 @@
 //! A kind cluster, for those who have Docker and want a whole cluster to look into.
 
-use super::existing::{self, ExistingError};
 use super::BootstrapCluster;
+use super::existing::{self, ExistingError};
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -26,7 +26,9 @@ pub enum KindError {
         source: io::Error,
     },
     /// Docker's engine does not answer.
-    #[error("`--bootstrap kind` needs a running Docker engine, and `docker info` says: {0}; leave the option away to do without")]
+    #[error(
+        "`--bootstrap kind` needs a running Docker engine, and `docker info` says: {0}; leave the option away to do without"
+    )]
     NoDocker(String),
     /// kind failed.
     #[error("`kind {command}` failed: {output}")]

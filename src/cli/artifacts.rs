@@ -2,9 +2,9 @@
 
 use super::{Failure, OutputFormat, progress};
 use crate::event::{EventBus, EventKind};
+use crate::image;
 use crate::image::fill::{self, Request, Source};
 use crate::image::manifest::{Kind, Manifest};
-use crate::image;
 use clap::{Subcommand, ValueEnum};
 use std::path::PathBuf;
 use url::Url;
@@ -76,8 +76,7 @@ async fn run_fill(dir: PathBuf, args: FillArgs) -> Result<(), Failure> {
         (From::Build, _) => Source::Build,
         _ => Source::Release,
     };
-    let request =
-        Request { dir, source, only: args.only.into_iter().collect(), provisioning: args.provisioning };
+    let request = Request { dir, source, only: args.only.into_iter().collect(), provisioning: args.provisioning };
     let events = EventBus::default();
     let display = progress::start(&events);
     let filled = fill::fill(&request, &events).await;

@@ -204,7 +204,15 @@ mod tests {
         let board = Board::of(&[
             of(0, EventKind::PoweredOn),
             of(5, EventKind::State { state: "Installing".into(), reason: "write: image".into() }),
-            of(8, EventKind::AgentProgress { step: "write".into(), done: 430, total: Some(1000), bytes_per_second: 86_000_000 }),
+            of(
+                8,
+                EventKind::AgentProgress {
+                    step: "write".into(),
+                    done: 430,
+                    total: Some(1000),
+                    bytes_per_second: 86_000_000,
+                },
+            ),
             of(9, EventKind::ImageWritten { bytes: 1000, seconds: 2.0, disk: "/dev/vda".into(), sha256: "0".into() }),
         ]);
         assert_eq!(

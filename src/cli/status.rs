@@ -3,8 +3,8 @@
 use super::progress::{machine_line, name_width, phase_line, timeline};
 use super::{Failure, OutputFormat};
 use crate::workflow::board::Board;
-use crate::workflow::work_dir::{self, WorkDir};
 use crate::workflow::journal;
+use crate::workflow::work_dir::{self, WorkDir};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -44,7 +44,8 @@ pub async fn render(
         installer_key => installer,
         hardware => Serde(&hardware.spec),
     };
-    let syntax = block_syntax().map_err(|source| ReconcileError::Seed { machine: hostname.clone(), source: Box::new(source) })?;
+    let syntax = block_syntax()
+        .map_err(|source| ReconcileError::Seed { machine: hostname.clone(), source: Box::new(source) })?;
     let render = |text: &str| {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);

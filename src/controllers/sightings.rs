@@ -137,7 +137,11 @@ mod tests {
         sightings.note(&Event::of("node-1", EventKind::Power { action: "on".into(), bmc: "b".into(), error: None }));
         let seen = sightings.of("node-1").unwrap();
         assert_eq!((seen.stage, seen.what.as_str()), (NetbootStage::Script, "iPXE's boot script"));
-        assert!(NetbootStage::Silent.diagnosis(mac, Duration::from_secs(120)).starts_with("no DHCP DISCOVER from 52:54:00:aa:00:02 for 120 s"));
+        assert!(
+            NetbootStage::Silent
+                .diagnosis(mac, Duration::from_secs(120))
+                .starts_with("no DHCP DISCOVER from 52:54:00:aa:00:02 for 120 s")
+        );
         sightings.forget("node-1");
         assert!(sightings.of("node-1").is_none());
     }

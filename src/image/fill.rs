@@ -135,7 +135,8 @@ async fn from_release(
     let Some(release) = entry.release else { return Ok(()) };
     let client = download::client().map_err(FillError::Client)?;
     let text = download::text(&client, &release.sha256_url).await?;
-    let sum = text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
+    let sum =
+        text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
     let sha256 = sum.ok_or(FillError::NoSum { url: release.sha256_url })?.to_ascii_lowercase();
     let path = request.dir.join(&entry.path);
     download::file(&client, &release.url, &path, &sha256, report(events, &entry.path)).await?;
@@ -162,7 +163,8 @@ async fn from_mirror(
     if !base.path().ends_with('/') {
         base.set_path(&format!("{}/", base.path()));
     }
-    let join = |path: &str| base.join(path).map_err(|_| FillError::Base { mirror: base.clone(), path: path.to_owned() });
+    let join =
+        |path: &str| base.join(path).map_err(|_| FillError::Base { mirror: base.clone(), path: path.to_owned() });
     let url = join(manifest::FILE)?;
     let text = download::text(&client, &url).await?;
     let theirs = Manifest::parse(text.as_bytes(), &request.dir, PathBuf::from(url.as_str()))?;

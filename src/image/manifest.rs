@@ -193,7 +193,9 @@ impl Manifest {
         let path = dir.join(FILE);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ManifestError::Missing(dir.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ManifestError::Missing(dir.to_owned()));
+            }
             Err(source) => return Err(ManifestError::Io { path, source }),
         };
         Self::parse(&text, dir, path)

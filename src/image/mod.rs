@@ -2,11 +2,16 @@
 //!
 //! `catalogue` says which files there are and the ways to them, `fill` goes those ways, `manifest` holds their sums and
 //! checks them. Fed by release servers, mirrors or `provisioning/`; feeds `netboot` and `bootstrap`.
+//!
+//! `format` and `qcow2` say how OS images are packed, and unpack them as they stream by: for `agent`, which writes what they
+//! hold to a disk.
 
 pub mod catalogue;
 pub mod download;
 pub mod fill;
+pub mod format;
 pub mod manifest;
+pub mod qcow2;
 
 use std::path::PathBuf;
 

@@ -161,12 +161,13 @@ async fn login(
         ..client::Config::default()
     };
     let check = HostKeyCheck { expected, foreign: foreign.clone() };
-    let mut session = client::connect_stream(Arc::new(config), stream, check).await.map_err(|source| {
-        match foreign.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(found) => SshError::HostKeyMismatch { address, expected: fingerprint.clone(), found },
-            None => broke(source),
-        }
-    })?;
+    let mut session =
+        client::connect_stream(Arc::new(config), stream, check).await.map_err(|source| {
+            match foreign.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(found) => SshError::HostKeyMismatch { address, expected: fingerprint.clone(), found },
+                None => broke(source),
+            }
+        })?;
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
     if !session.authenticate_publickey(&target.user, key).await.map_err(broke)?.success() {
         return Err(SshError::AuthRefused { address, user: target.user.clone() });

@@ -5,11 +5,11 @@
 //! memory.
 
 use crate::secret::Secret;
+use rand::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
-use rand::Rng;
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -99,7 +99,8 @@ impl Authority {
     pub fn new(common_name: &str) -> Result<Self, PkiError> {
         let mut params = parameters(common_name, AUTHORITY_LIFETIME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let make = || {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
             let cert = params.self_signed(&key)?;
@@ -285,7 +286,16 @@ mod tests {
         let authority = Authority::keep(dir.path(), "ca", "test CA").unwrap();
         let leaf = authority.keep_leaf(dir.path(), "leaf", &request(day)).unwrap();
         let file = |name: &str| dir.path().join(name).display().to_string();
-        openssl(&["verify", "-purpose", "sslserver", "-verify_ip", "127.0.0.1", "-CAfile", &file("ca.crt"), &file("leaf.crt")]);
+        openssl(&[
+            "verify",
+            "-purpose",
+            "sslserver",
+            "-verify_ip",
+            "127.0.0.1",
+            "-CAfile",
+            &file("ca.crt"),
+            &file("leaf.crt"),
+        ]);
         let text = openssl(&["x509", "-in", &file("leaf.crt"), "-noout", "-subject", "-checkend", "82800"]);
         assert!(text.contains("O = system:masters") && text.contains("CN = kubernetes-admin"), "{text}");
         let mode = std::fs::metadata(file("leaf.key")).unwrap().permissions().mode();

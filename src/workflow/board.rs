@@ -275,10 +275,8 @@ mod tests {
     #[test]
     fn a_failed_machine_keeps_its_error_until_it_leaves_the_state() {
         let state = |state: &str| EventKind::State { state: state.into(), reason: "r".into() };
-        let mut events = vec![
-            event(1, EventKind::MachineFailed { error: "no disk".into() }),
-            event(1, state("Failed")),
-        ];
+        let mut events =
+            vec![event(1, EventKind::MachineFailed { error: "no disk".into() }), event(1, state("Failed"))];
         assert_eq!(Board::of(&events).machines["node-1"].error.as_deref(), Some("no disk"));
         events.push(event(2, state("Pending")));
         assert_eq!(Board::of(&events).machines["node-1"].error, None);

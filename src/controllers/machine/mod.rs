@@ -207,7 +207,8 @@ async fn bmc(context: &Context, machine: &Machine) -> Result<Option<Arc<dyn Bmc>
     let secrets: Api<KubeSecret> = context.objects();
     let name = &reference.credentials;
     let secret = secrets.get_opt(name).await.map_err(ReconcileError::api(format!("Secret {name}")))?;
-    let missing = |what: String| ReconcileError::Missing { object: format!("Hardware {}", machine.name), missing: what };
+    let missing =
+        |what: String| ReconcileError::Missing { object: format!("Hardware {}", machine.name), missing: what };
     let data = secret.and_then(|secret| secret.data).ok_or_else(|| missing(format!("Secret {name}")))?;
     let field = |key: &str| {
         let bytes = data.get(key).ok_or_else(|| missing(format!("key {key} of Secret {name}")))?;

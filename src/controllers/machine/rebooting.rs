@@ -45,7 +45,8 @@ pub async fn step(context: &Context, machine: &Machine) -> Result<Outcome, Recon
 /// The public host key that the machine was given.
 async fn host_key(context: &Context, machine: &Machine) -> Result<String, ReconcileError> {
     let name = &machine.object.spec.host_key;
-    let secret = context.objects::<KubeSecret>().get(name).await.map_err(ReconcileError::api(format!("Secret {name}")))?;
+    let secret =
+        context.objects::<KubeSecret>().get(name).await.map_err(ReconcileError::api(format!("Secret {name}")))?;
     let key = secret.data.as_ref().and_then(|data| data.get("hostKey.pub"));
     key.map(|key| String::from_utf8_lossy(&key.0).into_owned()).ok_or_else(|| ReconcileError::Missing {
         object: format!("MetalMachine {}", machine.name),
