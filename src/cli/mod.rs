@@ -8,9 +8,12 @@ mod man;
 mod progress;
 mod status;
 mod supervise;
+pub mod validate;
 
+use crate::diagnostic::Diagnostics;
 use clap::{Parser, Subcommand};
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Turns a rack of powered-off servers into a Kubernetes cluster with an API gateway in front.
@@ -23,6 +26,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check a spec and an inventory, and report every mistake of both
+    Validate(validate::Args),
     /// Show where a cluster's machines stand, during a run or after it
     Status(status::Args),
     /// Fill and check the directory of things that are served
@@ -60,6 +65,25 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Input(rendered(&diagnostics))
+    }
+}
+
+impl Diagnostics {
+    /// Shows warnings on stderr.
+    pub fn show(&self) {
+        eprint!("{}", rendered(self));
+    }
+}
+
+/// For stderr: in colour on a terminal whose user has not asked for none (<https://no-color.org>).
+fn rendered(diagnostics: &Diagnostics) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    diagnostics.render(!plain && std::io::stderr().is_terminal())
+}
+
 /// Runs the command of this process's arguments.
 pub async fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -67,6 +91,7 @@ pub async fn run() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match cli.command {
+        Command::Validate(args) => validate::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
         Command::Supervise(args) => supervise::run(args),
