@@ -124,8 +124,11 @@ pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -
     let folded = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
     let given = folded(given);
     let near = |name: &'a str| {
-        let distance = strsim::osa_distance(&given, &folded(name));
-        (distance * 3 <= name.len().max(3)).then_some((distance, name))
+        let folded = folded(name);
+        let distance = strsim::osa_distance(&given, &folded);
+        // `mac_address` for `mac`, `ip` for `ip_address`: half of a name, or more than a name.
+        let begins = given.len().min(folded.len()) >= 2 && (given.starts_with(&folded) || folded.starts_with(&given));
+        (begins || distance * 3 <= name.len().max(3)).then_some((distance, name))
     };
     known.into_iter().filter_map(near).min().map(|(_, name)| name)
 }

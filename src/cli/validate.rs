@@ -7,7 +7,7 @@ use crate::plan::{self, Plan, Recorded};
 use crate::spec::{self, ClusterSpec};
 use serde::Serialize;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Largest files that are read; what is larger was not meant.
@@ -52,8 +52,8 @@ pub fn load(spec_path: &Path, csv_path: &Path) -> Result<Input, Diagnostics> {
     let (spec, inventory) = match (spec, inventory) {
         (Ok(spec), Ok(inventory)) => (spec, inventory),
         (spec, inventory) => {
-            found.extend(spec.map_or_else(Diagnostics::of, |spec| spec.diagnostics));
-            found.extend(inventory.map_or_else(Diagnostics::of, |inventory| inventory.diagnostics));
+            found.extend(spec.map_or_else(|found| found, |spec| spec.diagnostics));
+            found.extend(inventory.map_or_else(|found| found, |inventory| inventory.diagnostics));
             return Err(sorted(found));
         }
     };
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         OutputFormat::Text => {
             let input = result?;
             input.warnings.show();
-            println!("{}", summary(&input.plan));
+            writeln!(std::io::stdout(), "{}", summary(&input.plan))?;
             Ok(())
         }
         OutputFormat::Json => {
@@ -90,7 +90,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
                 Err(diagnostics) => (false, diagnostics),
             };
             let (errors, warnings) = (diagnostics.count(Severity::Error), diagnostics.count(Severity::Warning));
-            println!("{}", serde_json::to_string_pretty(&Report { valid, errors, warnings, diagnostics })?);
+            let report = serde_json::to_string_pretty(&Report { valid, errors, warnings, diagnostics })?;
+            writeln!(std::io::stdout(), "{report}")?;
             result.map(drop).map_err(|_| Failure::Input(String::new()))
         }
     }
@@ -108,15 +109,16 @@ fn summary(plan: &Plan) -> String {
     format!("cluster {} is valid: {}", plan.cluster, parts.join(", "))
 }
 
-fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostic> {
-    let place = || Place::file(&path.display().to_string());
+fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
+    let refuse = |message| {
+        let place = Place::file(&path.display().to_string());
+        Err(Diagnostics::of(Diagnostic::error(place, message)))
+    };
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
     match read {
-        Err(error) => Err(Diagnostic::error(place(), format!("the file cannot be read: {error}"))),
-        Ok(_) if bytes.len() as u64 > most => {
-            Err(Diagnostic::error(place(), format!("the file is larger than {} MiB", most >> 20)))
-        }
+        Err(error) => refuse(format!("the file cannot be read: {error}")),
+        Ok(_) if bytes.len() as u64 > most => refuse(format!("the file is larger than {} MiB", most >> 20)),
         Ok(_) => Ok(bytes),
     }
 }

@@ -83,8 +83,10 @@ impl Source {
             Some(rest) => rest.to_owned(),
             None => text,
         };
-        let begins = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        let lines = std::iter::once(0).chain(begins).collect();
+        let bytes = text.as_bytes();
+        // A carriage return ends a line too, where no line feed follows.
+        let ends = |at: &usize| bytes[*at] == b'\n' || (bytes[*at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
+        let lines = std::iter::once(0).chain((0..bytes.len()).filter(ends).map(|at| at + 1)).collect();
         Self { name: name.to_owned(), text, lines, hidden: Vec::new() }
     }
 
@@ -114,8 +116,7 @@ impl Source {
         let end = self.boundary(range.end.max(start));
         let number = self.line(start);
         let begin = self.lines[number as usize - 1];
-        let rest = &self.text[begin..];
-        let line = rest.lines().next().unwrap_or_default();
+        let line = self.text[begin..].split(['\r', '\n']).next().unwrap_or_default();
         let end = end.min(begin + line.len()).max(start);
         let column = self.text[begin..start].chars().count() as u64 + 1;
         let from = self.boundary(start.saturating_sub(AROUND).max(begin));

@@ -82,12 +82,13 @@ impl Header {
                     name => format!("unknown column `{name}`"),
                 };
                 let absent = COLUMNS.iter().filter(|(column, _)| !columns.contains(&Some(*column)));
-                let hint = match did_you_mean(name, absent.map(|(_, name)| *name)) {
+                let absent: Vec<&str> = absent.map(|(_, name)| *name).collect();
+                let hint = match did_you_mean(name, absent.iter().copied()) {
                     Some(column) => {
                         meant.push(column);
                         format!("did you mean `{column}`?")
                     }
-                    None => format!("known: {}", COLUMNS.map(|(_, name)| name).join(", ")),
+                    None => format!("columns that are not there yet: {}", absent.join(", ")),
                 };
                 found.push(Diagnostic::error(place, message).hint(hint));
             }

@@ -56,8 +56,13 @@ impl<'a> Rows<'a> {
         if record.is_blank() {
             return;
         }
-        let machine = if self.is_whole(record) { self.machine(record) } else { None };
-        match machine {
+        if !self.is_whole(record) {
+            // A quote that is out of place may have taken the next rows into its cell.
+            let lines = record.cells.iter().map(|cell| cell.value.matches('\n').count()).sum::<usize>();
+            self.lost += 1 + lines;
+            return;
+        }
+        match self.machine(record) {
             Some(machine) => self.machines.push(machine),
             None => self.lost += 1,
         }

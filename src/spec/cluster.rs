@@ -242,7 +242,10 @@ fn users(reader: &mut Reader, value: &Value) -> Option<Vec<User>> {
     let items = reader.items(value)?;
     if items.is_empty() {
         let problem = Problem::new("`spec.os.users` is empty: nobody could log in");
-        reader.refuse(&value.range, problem.hint("- {name: ops, sshAuthorizedKeys: [\"ssh-ed25519 AAAA...\"]}"));
+        reader.refuse(
+            &value.range,
+            problem.hint("for example - {name: ops, sshAuthorizedKeys: [\"ssh-ed25519 AAAA...\"]}"),
+        );
         return None;
     }
     let mut names = BTreeSet::new();
@@ -290,9 +293,9 @@ fn control_plane(reader: &mut Reader, value: &Value) -> Option<Group> {
     let count = reader.required(&mut fields, "count").and_then(|value| {
         let count = reader.number(&value, 1..=MAX_MACHINES)?;
         if count % 2 == 0 {
-            let problem =
-                Problem::new(format!("a control plane of {count} machines survives no more than one of {}", count - 1));
-            reader.refuse(&value.range, problem.hint("etcd needs a majority: use an odd number"));
+            let problem = Problem::new(format!("a control plane has an odd number of machines, not {count}"));
+            let hint = format!("{count} survive no more failures than {}: use that or {}", count - 1, count + 1);
+            reader.refuse(&value.range, problem.hint(hint));
             return None;
         }
         Some(count)
@@ -345,8 +348,11 @@ fn labels(reader: &mut Reader, value: &Value) -> Option<Labels> {
         .iter()
         .map(|(entry, value)| {
             let key = names::label_key(&entry.key).map_err(|problem| reader.refuse(&entry.range, problem)).ok();
-            let text = reader.parse(value, |text| names::label_value(text).map(|()| text.to_owned()));
-            key.zip(text).map(|((), text)| (entry.key.clone(), text))
+            let text = reader.scalar(value).map(|text| {
+                names::label_value(text).map_err(|problem| reader.refuse(&value.range, problem)).ok()?;
+                Some(text.to_owned())
+            });
+            key.zip(text.flatten()).map(|((), text)| (entry.key.clone(), text))
         })
         .collect();
     labels.into_iter().collect()

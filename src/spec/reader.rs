@@ -145,11 +145,21 @@ impl Reader<'_> {
         let named = |entry: &'n Entry| {
             (entry, Value { node: &entry.value, range: entry.shown(), name: format!("{}.{}", value.name, entry.key) })
         };
-        Some(entries.iter().map(named).collect())
+        // A merge key was refused when the tree was made.
+        Some(entries.iter().filter(|entry| entry.key != "<<").map(named).collect())
     }
 
-    /// A text.
+    /// A text that is not empty.
     pub fn text<'n>(&mut self, value: &Value<'n>) -> Option<&'n str> {
+        let text = self.scalar(value)?;
+        if text.is_empty() {
+            self.refuse(&value.range, Problem::new(format!("`{}` is empty", value.name)));
+        }
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// A text, which may be `""`.
+    pub fn scalar<'n>(&mut self, value: &Value<'n>) -> Option<&'n str> {
         match &value.node.kind {
             _ if value.node.is_null() => {
                 let problem = Problem::new(format!("`{}` has no value", value.name));
@@ -174,10 +184,11 @@ impl Reader<'_> {
     pub fn number(&mut self, value: &Value<'_>, allowed: std::ops::RangeInclusive<u32>) -> Option<u32> {
         let quoted = matches!(value.node.kind, Kind::Scalar { plain: false, .. });
         let text = self.text(value)?;
-        let number = text.parse::<u32>().ok().filter(|number| !quoted && allowed.contains(number));
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<u32>().ok().filter(|number| digits && !quoted && allowed.contains(number));
         if number.is_none() {
             let message = format!("`{}` has to be a number from {} to {}", value.name, allowed.start(), allowed.end());
-            let hint = (quoted && text.parse::<u32>().is_ok()).then(|| String::from("leave the quotes out"));
+            let hint = (quoted && digits).then(|| String::from("leave the quotes out"));
             self.refuse(&value.range, Problem::new(message).maybe_hint(hint));
         }
         number

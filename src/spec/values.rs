@@ -68,10 +68,12 @@ pub fn host_address(text: &str) -> Result<Ipv4Addr, Problem> {
 
 /// A network whose host bits are zero, of prefix lengths that Kubernetes can use.
 pub fn network(text: &str, longest: u8, why: &str) -> Result<Ipv4Net, Problem> {
-    let problem = || Problem::new(format!("`{text}` is not an IPv4 network"));
-    let network: Ipv4Net = text.parse().map_err(|_| problem().hint("write it as 10.244.0.0/16"))?;
+    let network: Ipv4Net = text
+        .parse()
+        .map_err(|_| Problem::new(format!("`{text}` is not an IPv4 network")).hint("write it as 10.244.0.0/16"))?;
     if network.addr() != network.network() {
-        return Err(problem().hint(format!("{network} lies in {}", network.trunc())));
+        let problem = Problem::new(format!("{network} is an address in a network, not the network"));
+        return Err(problem.hint(format!("write {}", network.trunc())));
     }
     if !(8..=longest).contains(&network.prefix_len()) {
         return Err(Problem::new(format!(
@@ -99,18 +101,18 @@ fn word<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, Probl
         return Ok(*value);
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    Err(Problem::new(format!("`{text}` is not a {what}")).hint(one_of(text, &known)))
+    Err(Problem::new(format!("`{text}` is not {what}")).hint(one_of(text, &known)))
 }
 
 /// `dhcp.mode`.
 pub fn dhcp_mode(text: &str) -> Result<DhcpMode, Problem> {
     let words = [("reservation", DhcpMode::Reservation), ("proxy", DhcpMode::Proxy), ("external", DhcpMode::External)];
-    word(text, "DHCP mode", &words)
+    word(text, "a DHCP mode", &words)
 }
 
 /// `cni.name`.
 pub fn cni(text: &str) -> Result<Cni, Problem> {
-    word(text, "container network", &[("flannel", Cni::Flannel), ("cilium", Cni::Cilium), ("none", Cni::None)])
+    word(text, "a container network", &[("flannel", Cni::Flannel), ("cilium", Cni::Cilium), ("none", Cni::None)])
 }
 
 /// `image.format`.
@@ -122,7 +124,7 @@ pub fn image_format(text: &str) -> Result<ImageFormat, Problem> {
         ("zst", ImageFormat::Zst),
         ("qcow2", ImageFormat::Qcow2),
     ];
-    word(text, "image format", &words)
+    word(text, "an image format", &words)
 }
 
 /// The format that the ending of an image's name says.
@@ -212,7 +214,7 @@ pub fn ssh_key(text: &str) -> Result<String, Problem> {
     if text.lines().count() > 1 {
         return Err(Problem::new("a key is one line").hint("one list item for each key"));
     }
-    match words.iter().position(|word| is_kind(&word)) {
+    match words.iter().position(|word| is_kind(word)) {
         Some(0) => {}
         Some(_) => {
             return Err(

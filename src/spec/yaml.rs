@@ -88,7 +88,9 @@ impl Node {
 pub fn parse(source: &Source, found: &mut Diagnostics) -> Option<Node> {
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut builder = Builder { source, found, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0 };
+    options.emit_unresolved_aliases = true;
+    let mut builder =
+        Builder { source, found, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, broken: false };
     for event in Parser::new_from_str_with_options(source.text(), options) {
         let (event, span) = match event {
             Ok(event) => event,
@@ -104,7 +106,7 @@ pub fn parse(source: &Source, found: &mut Diagnostics) -> Option<Node> {
         let hint = "it begins with `apiVersion: metalgate.dev/v1alpha1` and `kind: Cluster`";
         builder.found.push(Diagnostic::error(place, "the file has no content").hint(hint));
     }
-    builder.root
+    builder.root.filter(|_| !builder.broken)
 }
 
 /// A collection that is not closed yet.
@@ -124,6 +126,8 @@ struct Builder<'s, 'd> {
     root: Option<Node>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// Whether something in it has no value that we know.
+    broken: bool,
 }
 
 impl Builder<'_, '_> {
@@ -157,6 +161,13 @@ impl Builder<'_, '_> {
                 }
                 None => Err(self.fatal(range, "the alias stands inside the value that it refers to")),
             },
+            Event::UnresolvedAlias(name) => {
+                let diagnostic = self.fatal(range.clone(), format!("the alias `*{name}` has no anchor before it"));
+                let hint = format!("`&{name}` in front of a value makes one; quote the text if it is no alias");
+                self.found.push(diagnostic.hint(hint));
+                self.broken = true;
+                self.value(Node { range, kind: Kind::Scalar { text: String::new(), plain: true } }, 0)
+            }
             Event::DocumentStart(..) if self.root.is_some() => {
                 let hint = "put each cluster into a file of its own";
                 let diagnostic = self.fatal(range, "the file has more than one document");
@@ -248,9 +259,6 @@ fn syntax(source: &Source, error: &ScanError) -> Diagnostic {
     }
     let diagnostic = Diagnostic::error(place, format!("not YAML: {}", error.info()));
     let hint = match error.kind() {
-        ErrorKind::UnknownAnchor => {
-            "an alias (`*name`) needs an anchor (`&name`) before it; quote the text if it is none"
-        }
         ErrorKind::UnclosedQuotedScalar => "close the quote",
         ErrorKind::UnclosedFlowCollection { .. }
         | ErrorKind::MismatchedFlowCollectionEnd { .. }
