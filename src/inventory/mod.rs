@@ -1,13 +1,94 @@
 //! hardware.csv: rows with positions, then machines that cannot be wrong.
 //!
-//! EKS Anywhere's columns as they are, plus ours. Fed by the user's file; feeds `plan`. Pure: no clock, no network.
+//! EKS Anywhere's columns as they are, plus ours. `table` makes cells of the file, `header` knows the columns, `values`
+//! and `bmc` say what cells have to look like, `rows` makes machines and holds the rows against each other. Passwords
+//! are never repeated in a message. Fed by the user's file; feeds `plan`. Pure: no clock, no network.
 
+mod bmc;
+mod header;
+mod rows;
+mod table;
+mod values;
+
+pub use header::Column;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use crate::hardware::{Arch, BootMode, DiskSelector, MacAddr};
 use crate::secret::Secret;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+
+/// What could be read of a hardware.csv.
+pub struct Read {
+    /// Machines whose rows are right, in the order of the file.
+    pub machines: Vec<Machine>,
+    /// Rows that are no machine, because something is wrong in them; none if the file could not be read at all.
+    pub lost: Option<usize>,
+    /// The mistakes found.
+    pub diagnostics: Diagnostics,
+    source: Source,
+    header: Option<header::Header>,
+    records: Vec<table::Record>,
+}
+
+/// Reads a hardware.csv that the user calls `name`.
+pub fn read(name: &str, bytes: Vec<u8>) -> Read {
+    let mut read = Read {
+        machines: Vec::new(),
+        lost: None,
+        diagnostics: Diagnostics::default(),
+        source: Source::empty(name),
+        header: None,
+        records: Vec::new(),
+    };
+    match Source::new(name, bytes) {
+        Ok(source) => read.source = source,
+        Err(diagnostic) => {
+            read.diagnostics.push(*diagnostic);
+            return read;
+        }
+    }
+    read.records = table::records(&read.source);
+    let Some((first, rest)) = read.records.split_first() else {
+        let hint =
+            "its first line names the columns: hostname,mac,ip_address,netmask,gateway,nameservers,labels,disk,...";
+        read.diagnostics.push(Diagnostic::error(Place::file(name), "the file is empty").hint(hint));
+        return read;
+    };
+    read.header = header::Header::read(&read.source, first, &mut read.diagnostics);
+    let Some(header) = &read.header else { return read };
+    for record in rest {
+        let secret = record.cells.iter().enumerate().filter(|(index, _)| !header.may_be_shown(*index));
+        secret.for_each(|(_, cell)| read.source.hide(cell.range.clone()));
+    }
+    let mut rows = rows::Rows::new(&read.source, header);
+    rest.iter().for_each(|record| rows.take(record));
+    let (machines, lost, found) = rows.finish();
+    read.diagnostics.extend(found);
+    if machines.is_empty() && lost == 0 {
+        let problem = Diagnostic::error(Place::file(name), "there is no machine in it");
+        read.diagnostics.push(problem.hint("one row per machine below the line of columns"));
+    } else {
+        read.lost = Some(lost);
+    }
+    read.machines = machines;
+    read
+}
+
+impl Read {
+    /// Where a cell of a machine's row is.
+    pub fn place(&self, machine: &Machine, column: Column) -> Place {
+        let record = self.records.binary_search_by_key(&machine.line, |record| record.line).ok();
+        let index = self.header.as_ref().and_then(|header| header.index(column));
+        let cell = record.zip(index).and_then(|(record, index)| self.records[record].cells.get(index));
+        match cell {
+            Some(cell) => self.source.place(cell.range.clone()),
+            None => Place::file(self.source.name()),
+        }
+    }
+}
 
 /// One row of the inventory, checked.
 #[derive(Clone, Debug, PartialEq)]

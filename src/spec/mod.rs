@@ -1,12 +1,90 @@
-//! cluster.yaml: read twice, first as wire types that keep line and column and refuse unknown fields, then as the domain
-//! types below, which cannot be wrong. Every mistake of the file is reported at once.
+//! cluster.yaml: read twice, first as a tree that keeps line and column, then as the domain types below, which cannot be
+//! wrong. Unknown fields are mistakes, and every mistake of the file is reported at once.
 //!
-//! Fed by the user's file; feeds `plan`. Pure: no clock, no network, no other file.
+//! `yaml` makes the tree, `reader` takes fields out of it, `values` says what single values have to look like, `cluster`
+//! knows the fields. Fed by the user's file; feeds `plan`. Pure: no clock, no network, no other file.
 
+mod cluster;
+mod reader;
+mod values;
+mod yaml;
+
+pub use values::host_address;
+
+use crate::diagnostic::{Diagnostics, Place, Source};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+
+/// What could be read of a cluster.yaml.
+pub struct Read {
+    /// The cluster; there if nothing that it needs is missing or wrong.
+    pub cluster: Option<ClusterSpec>,
+    /// What is known in any case.
+    pub known: Known,
+    /// The mistakes found.
+    pub diagnostics: Diagnostics,
+    source: Source,
+    tree: Option<yaml::Node>,
+}
+
+/// What the inventory can be checked against, even where the rest of the spec is wrong.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// `kubernetes.endpoint.host`.
+    pub endpoint: Option<Ipv4Addr>,
+    /// `provisioning.address`.
+    pub own_address: Option<Ipv4Addr>,
+    /// `kubernetes.podCIDR`.
+    pub pod_cidr: Option<Ipv4Net>,
+    /// `kubernetes.serviceCIDR`.
+    pub service_cidr: Option<Ipv4Net>,
+    /// Control plane first; there if all groups could be read.
+    pub groups: Option<Vec<Group>>,
+}
+
+/// Reads a cluster.yaml that the user calls `name`.
+pub fn read(name: &str, bytes: Vec<u8>) -> Read {
+    let mut diagnostics = Diagnostics::default();
+    let mut source = match Source::new(name, bytes) {
+        Ok(source) => source,
+        Err(diagnostic) => {
+            diagnostics.push(*diagnostic);
+            let source = Source::empty(name);
+            return Read { cluster: None, known: Known::default(), diagnostics, source, tree: None };
+        }
+    };
+    hide_private_keys(&mut source);
+    let tree = yaml::parse(&source, &mut diagnostics);
+    let mut reader = reader::Reader { source: &source, found: diagnostics };
+    let (cluster, known) = match &tree {
+        Some(tree) => cluster::read(&mut reader, tree),
+        None => (None, Known::default()),
+    };
+    let diagnostics = reader.found;
+    Read { cluster, known, diagnostics, source, tree }
+}
+
+impl Read {
+    /// Where a field is: keys and indices joined by dots, `spec.workers.0.selector`. Of one that is not there, the file.
+    pub fn place(&self, path: &str) -> Place {
+        let path: Vec<&str> = path.split('.').collect();
+        match self.tree.as_ref().and_then(|tree| tree.shown_at(&path)) {
+            Some(range) => self.source.place(range),
+            None => Place::file(self.source.name()),
+        }
+    }
+}
+
+/// Somebody who pasted the wrong half of a key pair should not see it again in a message.
+fn hide_private_keys(source: &mut Source) {
+    const MARK: &str = "PRIVATE KEY-----";
+    let begins: Vec<usize> = source.text().match_indices(MARK).map(|(at, _)| at + MARK.len()).collect();
+    for (index, begin) in begins.iter().enumerate().step_by(2) {
+        source.hide(*begin..begins.get(index + 1).copied().unwrap_or(source.text().len()));
+    }
+}
 
 /// A cluster as the user wants it, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,9 +112,9 @@ pub struct Kubernetes {
     pub version: String,
     /// Address of the API server.
     pub endpoint: Endpoint,
-    /// Addresses of pods.
+    /// Addresses of pods. Default 10.244.0.0/16.
     pub pod_cidr: Ipv4Net,
-    /// Addresses of services.
+    /// Addresses of services. Default 10.96.0.0/12.
     pub service_cidr: Ipv4Net,
     /// Container network.
     pub cni: Cni,

@@ -1,0 +1,139 @@
+//! The columns of an inventory.
+
+use super::table::Record;
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
+use crate::names::did_you_mean;
+
+/// A column that we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    Hostname,
+    BmcIp,
+    BmcUsername,
+    BmcPassword,
+    BmcType,
+    Mac,
+    IpAddress,
+    Netmask,
+    Gateway,
+    Nameservers,
+    Labels,
+    Disk,
+    VlanId,
+    Arch,
+    BootMode,
+}
+
+use Column::*;
+
+/// Every column by its name; EKS Anywhere's first, then ours.
+const COLUMNS: [(Column, &str); 15] = [
+    (Hostname, "hostname"),
+    (BmcIp, "bmc_ip"),
+    (BmcUsername, "bmc_username"),
+    (BmcPassword, "bmc_password"),
+    (Mac, "mac"),
+    (IpAddress, "ip_address"),
+    (Netmask, "netmask"),
+    (Gateway, "gateway"),
+    (Nameservers, "nameservers"),
+    (Labels, "labels"),
+    (Disk, "disk"),
+    (VlanId, "vlan_id"),
+    (BmcType, "bmc_type"),
+    (Arch, "arch"),
+    (BootMode, "boot_mode"),
+];
+
+/// Columns that every inventory has.
+const REQUIRED: [Column; 8] = [Hostname, Mac, IpAddress, Netmask, Gateway, Nameservers, Labels, Disk];
+
+impl Column {
+    /// Its name in the header.
+    pub fn name(self) -> &'static str {
+        COLUMNS.iter().find(|(column, _)| *column == self).map(|(_, name)| *name).unwrap_or_default()
+    }
+}
+
+/// Which cell of a row is what.
+pub struct Header {
+    columns: Vec<Option<Column>>,
+}
+
+impl Header {
+    /// Reads the first row; nothing if no row can be understood by it.
+    pub fn read(source: &Source, record: &Record, found: &mut Diagnostics) -> Option<Self> {
+        let named = |text: &str| COLUMNS.iter().find(|(_, name)| *name == text).map(|(column, _)| *column);
+        let columns: Vec<Option<Column>> = record.cells.iter().map(|cell| named(cell.value.trim())).collect();
+        if columns.iter().all(Option::is_none) {
+            found.push(no_header(source, record));
+            return None;
+        }
+        let mut meant = Vec::new();
+        for (index, (cell, column)) in record.cells.iter().zip(&columns).enumerate() {
+            let (place, name) = (source.place(cell.range.clone()), cell.value.trim());
+            if let Some(problem) = &cell.problem {
+                found.push(problem.clone().at(place));
+            } else if column.is_some() && columns[..index].contains(column) {
+                found.push(Diagnostic::error(place, format!("column `{name}` is given twice")));
+            } else if column.is_none() {
+                let message = match name {
+                    "" => String::from("a column without a name"),
+                    name => format!("unknown column `{name}`"),
+                };
+                let absent = COLUMNS.iter().filter(|(column, _)| !columns.contains(&Some(*column)));
+                let absent: Vec<&str> = absent.map(|(_, name)| *name).collect();
+                let hint = match did_you_mean(name, absent.iter().copied()) {
+                    Some(column) => {
+                        meant.push(column);
+                        format!("did you mean `{column}`?")
+                    }
+                    None => format!("columns that are not there yet: {}", absent.join(", ")),
+                };
+                found.push(Diagnostic::error(place, message).hint(hint));
+            }
+        }
+        let missing: Vec<Column> = REQUIRED.into_iter().filter(|column| !columns.contains(&Some(*column))).collect();
+        let start = record.cells.first().map(|cell| cell.range.start).unwrap_or_default();
+        for column in &missing {
+            // A misspelt column has its own message.
+            if !meant.contains(&column.name()) {
+                let place = Place { text: String::new(), ..source.place(start..start) };
+                found.push(Diagnostic::error(place, format!("column `{}` is missing", column.name())));
+            }
+        }
+        missing.is_empty().then_some(Self { columns })
+    }
+
+    /// How many cells a row has.
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Which cell is of this column.
+    pub fn index(&self, column: Column) -> Option<usize> {
+        self.columns.iter().position(|known| *known == Some(column))
+    }
+
+    /// Whether a cell may be shown: passwords never, and what is unknown may be one.
+    pub fn may_be_shown(&self, index: usize) -> bool {
+        !matches!(self.columns.get(index), None | Some(None | Some(BmcPassword)))
+    }
+}
+
+/// The first row names no column that we know; it may be a machine with its password, so it is not shown.
+fn no_header(source: &Source, record: &Record) -> Diagnostic {
+    let start = record.cells.first().map(|cell| cell.range.start).unwrap_or_default();
+    let place = Place { text: String::new(), ..source.place(start..start) }.without_excerpt();
+    let line = source.text()[start..].lines().next().unwrap_or_default();
+    let other = [(";", "semicolons"), ("\t", "tabs")].into_iter().find(|(separator, _)| {
+        line.split(separator).any(|name| COLUMNS.iter().any(|(_, known)| *known == name.trim()))
+    });
+    let hint = match other {
+        Some((_, separator)) => format!("its columns are separated by {separator}; save it with commas"),
+        None => String::from(
+            "hostname,bmc_ip,bmc_username,bmc_password,mac,ip_address,netmask,gateway,nameservers,labels,disk",
+        ),
+    };
+    Diagnostic::error(place, "the first line has to name the columns").hint(hint)
+}
