@@ -5,10 +5,11 @@ use crate::bootstrap::Provider;
 use crate::event::EventBus;
 use crate::workflow::work_dir::{self, WorkDir};
 use crate::workflow::{self, Request, journal};
-use crate::{diagnostic, image, plan};
+use crate::api::MachineState;
+use crate::workflow::board::Board;
+use crate::{image, plan};
 use clap::Subcommand;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -80,15 +81,14 @@ impl From<BootstrapArgs> for Provider {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let What::Cluster(args) = args.what;
-    let input = super::validate::load(&args.filename, &args.hardware_csv).map_err(diagnostic::into_failure)?;
-    eprint!("{}", diagnostic::render(&input.warnings));
+    let input = super::validate::load(&args.filename, &args.hardware_csv)?;
+    input.warnings.show();
     let work_path = match &args.work_dir {
         Some(dir) => dir.clone(),
         None => work_dir::default_path(&input.spec.name)?,
     };
+    let plan = plan::plan(&input.spec, &input.machines, &recorded(&work_path)?)?;
     if args.dry_run {
-        let recorded = recorded(&work_path)?;
-        let plan = plan::plan(&input.spec, &input.machines, &recorded).map_err(diagnostic::into_failure)?;
         match args.output {
             OutputFormat::Text => print!("{}", plan::render_text(&plan)),
             OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
@@ -103,11 +103,19 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let request = Request {
         spec: input.spec,
         machines: input.machines,
-        plan: input.plan,
+        plan,
         artifacts,
+        metalgate: std::env::current_exe()?,
         bootstrap: args.bootstrap.into(),
     };
     create(request, work_dir, args.output).await
+}
+
+/// How far earlier runs brought each machine, by the journal.
+fn recorded(work_dir: &Path) -> std::io::Result<plan::Recorded> {
+    let board = Board::of(&journal::read(work_dir)?);
+    let state = |text: &str| serde_json::from_value::<MachineState>(text.into()).ok();
+    Ok(board.machines.into_iter().filter_map(|(name, machine)| Some((name, state(&machine.state)?))).collect())
 }
 
 async fn create(request: Request, work_dir: WorkDir, output: OutputFormat) -> Result<(), Failure> {
@@ -123,7 +131,7 @@ async fn create(request: Request, work_dir: WorkDir, output: OutputFormat) -> Re
     if journal.is_err() {
         tracing::warn!("the journal's thread panicked");
     }
-    let whole = workflow::board::Board::of(&journal::read(&dir)?);
+    let whole = Board::of(&journal::read(&dir)?);
     match output {
         OutputFormat::Text => print!("{}", progress::timeline(&whole)),
         OutputFormat::Json => println!("{}", serde_json::to_string(&whole)?),

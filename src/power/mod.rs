@@ -4,8 +4,46 @@
 //! Hardware objects; driven by `controllers`. Every call ends within its timeout, and each machine has a client of its
 //! own, so that one dead BMC holds up nobody else.
 
+mod ipmi;
+mod redfish;
+
+pub use ipmi::Ipmi;
+pub use redfish::Redfish;
+
 use crate::hardware::{BootMode, PowerState};
+use crate::inventory::{BmcAccess, BmcKind};
 use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a BMC may take until it reports the power state that it was told to bring about.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The client of a machine's BMC. Nothing is sent yet.
+pub fn connect(access: &BmcAccess) -> Result<Arc<dyn Bmc>, BmcError> {
+    Ok(match access.kind {
+        BmcKind::Redfish => Arc::new(Redfish::new(access)?),
+        BmcKind::Ipmi => Arc::new(Ipmi::new(access)?),
+    })
+}
+
+/// Waits until `bmc` reports `wanted`: many BMCs take an order first and carry it out later.
+async fn settle(bmc: &dyn Bmc, address: &str, wanted: PowerState) -> Result<(), BmcError> {
+    let started = tokio::time::Instant::now();
+    while bmc.power_state().await? != wanted {
+        if started.elapsed() > SETTLE {
+            return Err(BmcError::Protocol {
+                bmc: address.to_owned(),
+                action: format!("power {}", if wanted == PowerState::On { "on" } else { "off" }),
+                reason: format!("it took the order, but reports another state {} s later", SETTLE.as_secs()),
+            });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
 
 /// Where the machine starts from, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

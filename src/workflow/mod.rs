@@ -10,6 +10,7 @@ mod bootstrap;
 mod install;
 pub mod journal;
 mod netboot;
+mod network;
 mod objects;
 pub mod work_dir;
 
@@ -23,6 +24,7 @@ use crate::inventory::Machine;
 use crate::image::manifest::Manifest;
 use async_trait::async_trait;
 use std::error::Error;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,8 +46,14 @@ trait Phase: Send + Sync {
 }
 
 /// THE order of `create cluster`.
-const PHASES: &[&dyn Phase] =
-    &[&artifacts::Artifacts, &bootstrap::Bootstrap, &objects::Objects, &netboot::Netboot, &install::Install];
+const PHASES: &[&dyn Phase] = &[
+    &network::Network,
+    &artifacts::Artifacts,
+    &bootstrap::Bootstrap,
+    &objects::Objects,
+    &netboot::Netboot,
+    &install::Install,
+];
 
 /// What the user asked for.
 pub struct Request {
@@ -71,6 +79,8 @@ struct Run {
     cancel: CancellationToken,
     /// Services and controllers; ended by `cancel`.
     tasks: Tasks,
+    /// Set by `network`: our address on the provisioning network.
+    address: Option<Ipv4Addr>,
     /// Set by `artifacts`.
     manifest: Option<Manifest>,
     image: Option<artifacts::ServedImage>,
@@ -116,6 +126,7 @@ pub async fn create(
         events: events.clone(),
         cancel: services.clone(),
         tasks: JoinSet::new(),
+        address: None,
         manifest: None,
         image: None,
         cluster: None,

@@ -2,63 +2,114 @@
 
 use super::{Phase, PhaseResult, Run, RunError};
 use crate::controllers::{ApiInstallations, Context, Limits, Sightings};
+use crate::image::manifest::{Kind, Manifest};
 use crate::netboot::BootTable;
+use crate::netboot::dhcp::{DhcpConfig, DhcpServer};
+use crate::netboot::http::{HttpConfig, HttpServer, ServedFile};
+use crate::netboot::tftp::{TftpConfig, TftpServer};
+use crate::pki::{Authority, LeafRequest, Usage};
 use crate::power;
 use crate::spec::DhcpMode;
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub struct Netboot;
 
-/// The provisioning interface is not usable.
-#[derive(Debug, thiserror::Error)]
-pub enum InterfaceError {
-    /// The kernel does not say which interfaces there are.
-    #[error("cannot list this machine's network interfaces")]
-    List(#[source] std::io::Error),
-    /// No interface of that name.
-    #[error("this machine has no interface `{name}` (spec.provisioning.interface); it has {}", .known.join(", "))]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-    /// The interface lacks the address, or any.
-    #[error("interface {name} has {}; give it one in the machines' network", match .wanted {
-        Some(address) => format!("not the address {address} (spec.provisioning.address)"),
-        None => String::from("no IPv4 address"),
-    })]
-    NoAddress {
-        /// The interface.
-        name: String,
-        /// The address asked for.
-        wanted: Option<Ipv4Addr>,
-    },
+const TFTP_PORT: u16 = 69;
+/// A machine that boots keeps the fingerprint for as long as its installation takes; the certificate lasts longer.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[async_trait]
+impl Phase for Netboot {
+    fn name(&self) -> &'static str {
+        "netboot"
+    }
+
+    fn title(&self) -> &'static str {
+        "starting DHCP, TFTP and HTTP"
+    }
+
+    async fn run(&self, run: &mut Run) -> PhaseResult {
+        let client = run.cluster.as_ref().ok_or(RunError::Order("bootstrap cluster"))?.client();
+        let address = run.address.ok_or(RunError::Order("address"))?;
+        let context = Arc::new(Context {
+            client,
+            events: run.events.clone(),
+            table: BootTable::default(),
+            sightings: Sightings::default(),
+            connect: Arc::new(power::connect),
+            limits: Limits::default(),
+            started: Instant::now(),
+            ssh_key: run.installer_key.take().ok_or(RunError::Order("installer key"))?,
+        });
+        start_http(run, &context, address).await?;
+        start_dhcp_and_tftp(run, &context, address).await?;
+        run.context = Some(context);
+        Ok(())
+    }
 }
 
-/// Our address on the interface: the one asked for, else its first IPv4 address.
-pub fn own_address(interface: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, InterfaceError> {
-    let all = if_addrs::get_if_addrs().map_err(InterfaceError::List)?;
-    let mut addresses = all.iter().filter(|found| found.name == interface).filter_map(|found| match found.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    let found = match wanted {
-        Some(wanted) => addresses.find(|address| *address == wanted),
-        None => addresses.next(),
+async fn start_http(run: &mut Run, context: &Arc<Context>, address: Ipv4Addr) -> PhaseResult {
+    // Kept across runs: agents that are under way know this certificate and no other.
+    let pki = run.work_dir.subdirectory("pki")?;
+    let authority = Authority::keep(&pki, "agent-ca", "metalgate agent API CA")?;
+    let request = LeafRequest {
+        common_name: String::from("metalgate agent API"),
+        organizations: Vec::new(),
+        dns_names: Vec::new(),
+        addresses: vec![IpAddr::V4(address)],
+        usage: Usage::Server,
+        lifetime: CERTIFICATE_LIFETIME,
     };
-    found.ok_or_else(|| {
-        let name = interface.to_owned();
-        let mut known: Vec<String> = all.into_iter().map(|found| found.name).collect();
-        known.sort();
-        known.dedup();
-        // An interface without any address is not listed at all, so both cases can look the same.
-        match known.contains(&name) || std::path::Path::new("/sys/class/net").join(&name).exists() {
-            true => InterfaceError::NoAddress { name, wanted },
-            false => InterfaceError::Unknown { name, known },
-        }
-    })
+    let identity = authority.keep_leaf(&pki, &format!("agent-api-{address}"), &request)?;
+    let manifest = run.manifest.as_ref().ok_or(RunError::Order("artifacts"))?;
+    let image = run.image.as_ref().ok_or(RunError::Order("image"))?;
+    let provisioning = &run.request.spec.provisioning;
+    let config = HttpConfig {
+        address,
+        http_port: provisioning.http_port,
+        agent_port: provisioning.agent_port,
+        identity,
+        artifacts: served(manifest),
+        images: BTreeMap::from([(image.name.clone(), image.file.clone())]),
+    };
+    let installations = Arc::new(ApiInstallations::new(context.clone()));
+    let server = HttpServer::bind(config, context.table.clone(), installations, run.events.clone()).await?;
+    let cancel = run.cancel.clone();
+    run.tasks.spawn(async move { Ok(server.run(cancel).await?) });
+    Ok(())
+}
+
+/// What machines may fetch: boot programs, kernel, initramfs; never the bootstrap cluster's binaries.
+fn served(manifest: &Manifest) -> BTreeMap<String, ServedFile> {
+    let public = |kind| !matches!(kind, Kind::Etcd | Kind::KubeApiserver | Kind::OsImage);
+    let artifacts = manifest.artifacts.iter().filter(|artifact| public(artifact.kind));
+    let file = |artifact: &crate::image::manifest::Artifact| ServedFile {
+        path: manifest.path_of(artifact),
+        sha256: artifact.sha256.clone(),
+    };
+    artifacts.map(|artifact| (artifact.path.clone(), file(artifact))).collect()
+}
+
+async fn start_dhcp_and_tftp(run: &mut Run, context: &Arc<Context>, address: Ipv4Addr) -> PhaseResult {
+    let manifest = run.manifest.as_ref().ok_or(RunError::Order("artifacts"))?;
+    let programs = manifest.artifacts.iter().filter(|artifact| artifact.path.starts_with("ipxe/"));
+    let files = programs.map(|artifact| (artifact.path.clone(), manifest.path_of(artifact))).collect();
+    let config = TftpConfig { address, port: TFTP_PORT, files };
+    let tftp = TftpServer::bind(config, context.table.clone(), run.events.clone()).await?;
+    let cancel = run.cancel.clone();
+    run.tasks.spawn(async move { Ok(tftp.run(cancel).await?) });
+    let provisioning = &run.request.spec.provisioning;
+    if provisioning.dhcp == DhcpMode::External {
+        return Ok(());
+    }
+    let (interface, http_port, mode) = (provisioning.interface.clone(), provisioning.http_port, provisioning.dhcp);
+    let config = DhcpConfig { interface, address, http_port, mode };
+    let dhcp = DhcpServer::bind(config, context.table.clone(), run.events.clone())?;
+    let cancel = run.cancel.clone();
+    run.tasks.spawn(async move { Ok(dhcp.run(cancel).await?) });
+    Ok(())
 }

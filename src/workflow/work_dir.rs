@@ -73,6 +73,14 @@ impl WorkDir {
         self.path.join(name)
     }
 
+    /// A directory in it, made if need be.
+    pub fn subdirectory(&self, name: &str) -> Result<PathBuf, WorkDirError> {
+        let path = self.join(name);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|source| WorkDirError::Io { path: path.clone(), source })?;
+        Ok(path)
+    }
+
     /// Writes a file that only its owner may read, whole or not at all.
     pub fn write_private(&self, name: &str, content: &str) -> Result<PathBuf, WorkDirError> {
         let (path, new) = (self.join(name), self.join(&format!("{name}.new")));

@@ -1,0 +1,183 @@
+//! IPMI 2.0 over RMCP+, by the `ipmitool` program.
+//!
+//! The password goes through the environment (`ipmitool -E`): unlike an argument it is readable only by the same user,
+//! and unlike a file it leaves nothing behind when we are killed.
+
+use super::{Bmc, BmcError, BmcIdentity, BootDevice, settle};
+use crate::hardware::{BootMode, PowerState};
+use crate::inventory::BmcAccess;
+use crate::secret::Secret;
+use async_trait::async_trait;
+use std::io::ErrorKind;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::process::Command;
+use url::Url;
+
+/// For one run of ipmitool, with its own retries.
+const RUN: Duration = Duration::from_secs(20);
+/// For the answer to a presence ping.
+const PING: Duration = Duration::from_secs(2);
+/// Runs of one command.
+const TRIES: u32 = 2;
+/// ASF presence ping (IPMI 2.0, 13.2.3): RMCP header, IANA 4542, type 0x80, tag 1.
+const PRESENCE_PING: [u8; 12] = [6, 0, 0xff, 6, 0, 0, 0x11, 0xbe, 0x80, 1, 0, 0];
+
+/// A BMC that speaks IPMI.
+#[derive(Debug)]
+pub struct Ipmi {
+    host: String,
+    port: u16,
+    user: String,
+    password: Secret<String>,
+}
+
+impl Ipmi {
+    /// A client for `access`; nothing is sent yet.
+    pub fn new(access: &BmcAccess) -> Result<Self, BmcError> {
+        let unusable = || BmcError::Unreachable {
+            bmc: access.url.clone(),
+            reason: String::from("the address cannot be used; ipmi://HOST:PORT is expected"),
+        };
+        let url: Url = access.url.parse().map_err(|_| unusable())?;
+        let host = url.host_str().ok_or_else(unusable)?.trim_matches(['[', ']']).to_owned();
+        let (user, password) = (access.username.clone(), access.password.clone());
+        Ok(Self { host, port: url.port().unwrap_or(623), user, password })
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Runs an IPMI command; gives what it printed.
+    async fn run(&self, action: &str, command: &[&str]) -> Result<String, BmcError> {
+        // Suite 17 (SHA-256) is what current BMCs want, suite 3 (SHA-1) all that old ones have.
+        let mut result = self.run_with_suite("17", action, command).await;
+        for _ in 1..TRIES {
+            match result {
+                Err(BmcError::Unauthorized { .. } | BmcError::Protocol { .. }) => {
+                    result = self.run_with_suite("3", action, command).await;
+                }
+                _ => break,
+            }
+        }
+        result
+    }
+
+    async fn run_with_suite(&self, suite: &str, action: &str, command: &[&str]) -> Result<String, BmcError> {
+        let port = self.port.to_string();
+        let mut program = Command::new("ipmitool");
+        program.args(["-I", "lanplus", "-C", suite, "-H", &self.host, "-p", &port, "-U", &self.user]);
+        program.args(["-N", "2", "-R", "3", "-E"]).args(command);
+        program.env("IPMI_PASSWORD", self.password.expose()).stdin(Stdio::null()).kill_on_drop(true);
+        let unreachable = |reason: String| BmcError::Unreachable { bmc: self.address(), reason };
+        let output = match tokio::time::timeout(RUN, program.output()).await {
+            Err(_) => return Err(unreachable(format!("no answer for {} s", RUN.as_secs()))),
+            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
+                let reason = String::from("the program ipmitool is not installed on this machine");
+                return Err(BmcError::Unsupported { bmc: self.address(), action: action.to_owned(), reason });
+            }
+            Ok(Err(error)) => return Err(unreachable(format!("ipmitool cannot be run: {error}"))),
+            Ok(Ok(output)) => output,
+        };
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(self.explain(action, &String::from_utf8_lossy(&output.stderr)).await)
+    }
+
+    /// What ipmitool's complaint means. It says the same of a wrong password and of a host that is not there, so the host
+    /// is asked whether it is there.
+    async fn explain(&self, action: &str, complaint: &str) -> BmcError {
+        let (bmc, user, action) = (self.address(), self.user.clone(), action.to_owned());
+        let reason = complaint.lines().last().unwrap_or_default().trim().to_owned();
+        if complaint.contains("Insufficient privilege") || complaint.contains("privilege level") {
+            return BmcError::Forbidden { bmc, user, action };
+        }
+        let session = complaint.contains("Unable to establish") || complaint.contains("RAKP") || complaint.contains("password");
+        match session {
+            true if self.answers_ping().await => BmcError::Unauthorized { bmc, user },
+            true => BmcError::Unreachable { bmc, reason: String::from("nothing answers there by RMCP") },
+            false => BmcError::Protocol { bmc, action, reason },
+        }
+    }
+
+    /// Whether anything answers an RMCP presence ping, which takes no account.
+    async fn answers_ping(&self) -> bool {
+        let ping = async {
+            let any = if self.host.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = UdpSocket::bind(any).await?;
+            socket.connect((self.host.as_str(), self.port)).await?;
+            socket.send(&PRESENCE_PING).await?;
+            socket.recv(&mut [0u8; 64]).await
+        };
+        matches!(tokio::time::timeout(PING, ping).await, Ok(Ok(_)))
+    }
+}
+
+#[async_trait]
+impl Bmc for Ipmi {
+    async fn power_state(&self) -> Result<PowerState, BmcError> {
+        let action = "tell the power state";
+        let text = self.run(action, &["chassis", "power", "status"]).await?;
+        match text.trim() {
+            text if text.ends_with(" on") => Ok(PowerState::On),
+            text if text.ends_with(" off") => Ok(PowerState::Off),
+            text => Err(BmcError::Protocol { bmc: self.address(), action: action.to_owned(), reason: text.to_owned() }),
+        }
+    }
+
+    async fn power_on(&self) -> Result<(), BmcError> {
+        if self.power_state().await? == PowerState::On {
+            return Ok(());
+        }
+        self.run("power on", &["chassis", "power", "on"]).await?;
+        settle(self, &self.address(), PowerState::On).await
+    }
+
+    async fn power_off(&self) -> Result<(), BmcError> {
+        if self.power_state().await? == PowerState::Off {
+            return Ok(());
+        }
+        self.run("power off", &["chassis", "power", "off"]).await?;
+        settle(self, &self.address(), PowerState::Off).await
+    }
+
+    async fn boot_once(&self, device: BootDevice, mode: BootMode) -> Result<(), BmcError> {
+        let name = match device {
+            BootDevice::Pxe => "pxe",
+            BootDevice::VirtualMedia => "cdrom",
+            BootDevice::Disk => "disk",
+            BootDevice::UefiHttp => {
+                let (action, reason) = (String::from("boot once from UEFI HTTP"), String::from("IPMI knows no such device"));
+                return Err(BmcError::Unsupported { bmc: self.address(), action, reason });
+            }
+        };
+        // Once is what IPMI means unless told otherwise. Without `efiboot` the flags ask for a BIOS start.
+        let mut command = vec!["chassis", "bootdev", name];
+        if mode == BootMode::Uefi {
+            command.push("options=efiboot");
+        }
+        self.run(&format!("boot once from {name}"), &command).await.map(drop)
+    }
+
+    async fn insert_media(&self, _: &str) -> Result<(), BmcError> {
+        let (action, reason) = (String::from("insert virtual media"), String::from("IPMI has none; use Redfish"));
+        Err(BmcError::Unsupported { bmc: self.address(), action, reason })
+    }
+
+    async fn eject_media(&self) -> Result<(), BmcError> {
+        Ok(())
+    }
+
+    async fn identity(&self) -> Result<BmcIdentity, BmcError> {
+        let text = self.run("tell what it is", &["mc", "info"]).await?;
+        let field = |name: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name))?;
+            line.split_once(':').map(|(_, value)| value.trim().to_owned())
+        };
+        let (vendor, model) = (field("Manufacturer Name"), field("Product Name"));
+        Ok(BmcIdentity { vendor, model, serial: None, firmware: field("Firmware Revision") })
+    }
+}

@@ -1,0 +1,155 @@
+//! Phase: everything that will be served is there, and is what it should be, before a machine is touched.
+
+use super::{Phase, PhaseResult, Run, RunError};
+use crate::bootstrap::Provider;
+use crate::event::{EventBus, EventKind};
+use crate::hardware::{Arch, BootMode};
+use crate::image::download;
+use crate::image::manifest::{self, Kind, Manifest};
+use crate::netboot::http::ServedFile;
+use crate::spec::{self, ImageFormat};
+use async_trait::async_trait;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub struct Artifacts;
+
+/// The OS image as machines fetch it.
+pub struct ServedImage {
+    /// On our HTTP server.
+    pub url: String,
+    /// Its name there.
+    pub name: String,
+    /// The file.
+    pub file: ServedFile,
+}
+
+/// The OS image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It cannot be read.
+    #[error("cannot read the OS image {path} (spec.os.image.url)")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is another one.
+    #[error("the OS image {path} has the sha256 {found}, but spec.os.image.sha256 is {expected}")]
+    Sum {
+        /// The file.
+        path: PathBuf,
+        /// The spec's sum.
+        expected: String,
+        /// The file's sum.
+        found: String,
+    },
+    /// Its address means nothing.
+    #[error("`{0}` is not an address of an OS image (spec.os.image.url)")]
+    Url(String),
+}
+
+#[async_trait]
+impl Phase for Artifacts {
+    fn name(&self) -> &'static str {
+        "artifacts"
+    }
+
+    fn title(&self) -> &'static str {
+        "checking what will be served"
+    }
+
+    async fn run(&self, run: &mut Run) -> PhaseResult {
+        let manifest = Manifest::load(&run.request.artifacts)?;
+        let wanted = wanted(run);
+        for (kind, arch) in &wanted {
+            manifest.find(*kind, *arch)?;
+        }
+        let events = run.events.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let progress = |done, total| report(&events, "artifacts", done, total);
+            let is_wanted = |artifact: &manifest::Artifact| wanted.contains(&(artifact.kind, artifact.arch));
+            manifest.verify(is_wanted, progress).map(|()| manifest)
+        });
+        let manifest = checked.await??;
+        let address = run.address.ok_or(RunError::Order("address"))?;
+        let port = run.request.spec.provisioning.http_port;
+        let path = image_file(&run.request.spec.os.image, manifest.dir(), &run.events).await?;
+        let image = &run.request.spec.os.image;
+        let name = format!("{}{}", image.sha256, ending(image.format));
+        let file = ServedFile { path, sha256: image.sha256.clone() };
+        run.image = Some(ServedImage { url: format!("http://{address}:{port}/images/{name}"), name, file });
+        run.manifest = Some(manifest);
+        Ok(())
+    }
+}
+
+fn report(events: &EventBus, what: &str, done: u64, total: u64) {
+    events.emit(None, EventKind::Progress { what: what.to_owned(), done, total: Some(total) });
+}
+
+/// What this plan's machines, and we, will ask for.
+fn wanted(run: &Run) -> BTreeSet<(Kind, Arch)> {
+    let mut wanted = BTreeSet::new();
+    for machine in &run.request.plan.machines {
+        let ipxe = match (machine.boot_mode, machine.arch) {
+            (BootMode::Bios, _) => Kind::IpxeBios,
+            (BootMode::Uefi, Arch::Amd64) => Kind::IpxeUefiSnp,
+            (BootMode::Uefi, Arch::Arm64) => Kind::IpxeUefi,
+        };
+        wanted.extend([ipxe, Kind::AgentKernel, Kind::AgentInitramfs, Kind::Agent].map(|kind| (kind, machine.arch)));
+    }
+    if run.request.bootstrap == Provider::Embedded {
+        wanted.extend([(Kind::Etcd, Arch::Amd64), (Kind::KubeApiserver, Arch::Amd64)]);
+    }
+    wanted
+}
+
+/// The image's file on this machine, with the right sum; downloaded once if it is elsewhere.
+async fn image_file(
+    image: &spec::Image,
+    artifacts: &Path,
+    events: &EventBus,
+) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
+    if let Some(path) = image.url.strip_prefix("file:") {
+        let path = artifacts.join(path.strip_prefix("//").unwrap_or(path));
+        return Ok(check(path, image.sha256.clone(), events).await?);
+    }
+    let url: url::Url = image.url.parse().map_err(|_| ImageError::Url(image.url.clone()))?;
+    let path = artifacts.join("images").join(format!("{}{}", image.sha256, ending(image.format)));
+    if path.exists() {
+        return Ok(check(path, image.sha256.clone(), events).await?);
+    }
+    let progress = |done, total| {
+        events.emit(None, EventKind::Progress { what: String::from("downloading the OS image"), done, total });
+    };
+    download::file(&download::client()?, &url, &path, &image.sha256, progress).await?;
+    Ok(path)
+}
+
+async fn check(path: PathBuf, expected: String, events: &EventBus) -> Result<PathBuf, ImageError> {
+    let (events, reading) = (events.clone(), path.clone());
+    let summed = tokio::task::spawn_blocking(move || {
+        let total = std::fs::metadata(&reading)?.len();
+        manifest::sum(&reading, |done| report(&events, "OS image", done, total))
+    });
+    let (_, found) = match summed.await.map_err(io::Error::other) {
+        Ok(Ok(sum)) => sum,
+        Ok(Err(source)) | Err(source) => return Err(ImageError::Read { path, source }),
+    };
+    if found == expected { Ok(path) } else { Err(ImageError::Sum { path, expected, found }) }
+}
+
+/// The usual ending of a file packed this way.
+fn ending(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Raw => ".raw",
+        ImageFormat::Gz => ".raw.gz",
+        ImageFormat::Xz => ".raw.xz",
+        ImageFormat::Zst => ".raw.zst",
+        ImageFormat::Qcow2 => ".qcow2",
+    }
+}
