@@ -67,8 +67,9 @@ pub fn arguments(
     args.add("-machine", "q35,graphics=off");
     match rack.accelerator {
         Accelerator::Kvm => args.add("-accel", "kvm").add("-cpu", "host"),
-        // A plain model: translating fewer features is faster.
-        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=512").add("-cpu", "Nehalem"),
+        // A plain model: translating fewer features is faster. Without cmpxchg16b, because QEMU 7.2 translates it with broken
+        // flags, and current kernels use it in their allocator: they die with a double fault at their first start.
+        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=512").add("-cpu", "Nehalem,-cx16"),
     };
     args.add("-smp", rack.cpus.to_string()).add("-m", rack.memory_mib.to_string());
     args.add("-uuid", machine.uuid.to_string());
