@@ -76,7 +76,7 @@ pub struct Context {
     /// Time limits.
     pub limits: Limits,
     /// When this run began to listen.
-    pub started: std::time::Instant,
+    pub started: jiff::Timestamp,
     /// The installer's own SSH key, OpenSSH private format.
     pub ssh_key: crate::secret::Secret<String>,
 }
@@ -111,6 +111,15 @@ pub enum ReconcileError {
         object: String,
         /// What it refers to.
         missing: String,
+    },
+    /// The installer's own SSH key cannot be read.
+    #[error("cannot let the installer into {machine}")]
+    Key {
+        /// The machine.
+        machine: String,
+        /// Why.
+        #[source]
+        source: Box<crate::node::ssh::SshError>,
     },
     /// The operating system's first settings could not be made.
     #[error("cannot render the first-boot settings of {machine}")]

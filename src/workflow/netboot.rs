@@ -11,10 +11,11 @@ use crate::pki::{Authority, LeafRequest, Usage};
 use crate::power;
 use crate::spec::DhcpMode;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub struct Netboot;
 
@@ -42,7 +43,7 @@ impl Phase for Netboot {
             sightings: Sightings::default(),
             connect: Arc::new(power::connect),
             limits: Limits::default(),
-            started: Instant::now(),
+            started: Timestamp::now(),
             ssh_key: run.installer_key.take().ok_or(RunError::Order("installer key"))?,
         });
         start_http(run, &context, address).await?;

@@ -76,8 +76,7 @@ struct Machine {
 impl Machine {
     /// How long it has been in its state.
     fn in_state(&self) -> Duration {
-        let since = self.status.since.unwrap_or_else(Timestamp::now);
-        Timestamp::now().duration_since(since).try_into().unwrap_or_default()
+        self.status.since.map(since).unwrap_or_default()
     }
 
     /// Power it on once more, or give up if it was tried often enough.
@@ -88,6 +87,11 @@ impl Machine {
             Outcome::Fail(format!("{why}; tried {} times", self.status.attempts))
         }
     }
+}
+
+/// Time that has passed since `moment`; none if the clock was set back.
+fn since(moment: Timestamp) -> Duration {
+    Timestamp::now().duration_since(moment).try_into().unwrap_or_default()
 }
 
 /// Takes one step with one machine.

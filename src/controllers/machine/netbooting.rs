@@ -1,6 +1,7 @@
 //! On its way from power-on to the agent. The agent's claim ends this state (`installations.rs`).
 
-use super::{Context, Machine, Outcome};
+use super::{Context, Machine, Outcome, since};
+use crate::api::MachineState;
 use crate::event::EventKind;
 use std::time::Duration;
 
@@ -8,10 +9,18 @@ const RECHECK: Duration = Duration::from_secs(5);
 
 pub fn step(context: &Context, machine: &Machine) -> Outcome {
     let mac = machine.hardware.spec.mac;
+    let interrupted = machine.status.since.is_some_and(|since| since < context.started);
+    if interrupted && machine.hardware.spec.bmc.is_some() {
+        // While nobody answered, its firmware has given up, or soon will; nothing on it is worth keeping yet.
+        return Outcome::to(
+            MachineState::PoweringOn,
+            "an earlier run was interrupted while it booted; starting it again",
+        );
+    }
     let seen = context.sightings.of(&machine.name);
     let silence = match &seen {
         Some(seen) => seen.at.elapsed(),
-        None => machine.in_state(),
+        None => machine.in_state().min(since(context.started)),
     };
     let stage = seen.as_ref().map(|seen| seen.stage).unwrap_or_default();
     let diagnosis = stage.diagnosis(mac, silence);

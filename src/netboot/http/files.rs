@@ -2,7 +2,7 @@
 //!
 //! A file's ETag is its SHA-256, so that a broken download is resumed only on the same bytes (RFC 9110, 13.1.5).
 
-use super::Shared;
+use super::{Shared, script};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -26,6 +26,9 @@ pub async fn artifact(State(shared): State<Arc<Shared>>, Path(path): Path<String
 }
 
 pub async fn ipxe(State(shared): State<Arc<Shared>>, Path(path): Path<String>, request: Request) -> Response {
+    if path.ends_with("/autoexec.ipxe") {
+        return script::chain(State(shared)).await;
+    }
     serve(shared.artifacts.get(&format!("ipxe/{path}")), request).await
 }
 

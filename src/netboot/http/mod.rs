@@ -107,11 +107,9 @@ fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         // iPXE: the script of one machine, by MAC address with colons or hyphens.
         .route("/boot/{mac}/boot.ipxe", get(script::of_machine))
-        // iPXE without our DHCP answer: leads to the script above. iPXE asks for autoexec.ipxe by itself.
+        // iPXE without our DHCP answer: leads to the script above.
         .route("/autoexec.ipxe", get(script::chain))
-        .route("/ipxe/autoexec.ipxe", get(script::chain))
-        .route("/ipxe/{arch}/autoexec.ipxe", get(script::chain))
-        // UEFI HTTP boot: iPXE itself.
+        // UEFI HTTP boot: iPXE itself, and the autoexec.ipxe that it then asks for beside itself.
         .route("/ipxe/{*path}", get(files::ipxe))
         // Kernel, initramfs, agent.
         .route("/artifacts/{*path}", get(files::artifact))
@@ -152,7 +150,8 @@ impl HttpServer {
         crate::tls::install_provider();
         let plain = listen(config.address, config.http_port, "HTTP", "httpPort")?;
         let agent = listen(config.address, config.agent_port, "the agent's API", "agentPort")?;
-        let (cert, key) = (config.identity.cert.clone().into_bytes(), config.identity.key.expose().clone().into_bytes());
+        let (cert, key) =
+            (config.identity.cert.clone().into_bytes(), config.identity.key.expose().clone().into_bytes());
         let tls = RustlsConfig::from_pem(cert, key).await.map_err(HttpError::Certificate)?;
         let port = |listener: &TcpListener, asked: u16| listener.local_addr().map_or(asked, |address| address.port());
         let scripts = Scripts::new(
@@ -211,3 +210,6 @@ fn listen(address: Ipv4Addr, port: u16, what: &'static str, field: &'static str)
     };
     listen().map_err(|source| HttpError::Bind { address, what, field, source })
 }
+
+#[cfg(test)]
+mod tests;
