@@ -318,3 +318,6 @@ fn content_range(headers: &HeaderMap) -> Result<(u64, Option<u64>), Broken> {
     };
     parts().ok_or_else(|| Broken::WrongRange(format!("Content-Range: {text}")))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
