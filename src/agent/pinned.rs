@@ -3,7 +3,7 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -17,6 +17,11 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
+/// Somebody else, or an installer that has a new certificate since it wrote the boot script.
+#[derive(Debug, thiserror::Error)]
+#[error("this is not the certificate that the boot script names; restart the machine if the installer has a new one")]
+struct Stranger;
+
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
@@ -29,7 +34,7 @@ impl ServerCertVerifier for Pinned {
         if Sha256::digest(end_entity)[..] == self.sum {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            Err(CertificateError::Other(OtherError(Arc::new(Stranger))).into())
         }
     }
 

@@ -73,7 +73,11 @@ async fn serve(mut stream: TcpStream, answer: Answer, content: Vec<u8>, seen: Ar
         line.map(|line| line[name.len()..].trim().to_owned())
     };
     let range = field("range:");
-    seen.lock().unwrap().push(format!("{} {}", range.as_deref().unwrap_or("-"), field("if-range:").unwrap_or_default()));
+    seen.lock().unwrap().push(format!(
+        "{} {}",
+        range.as_deref().unwrap_or("-"),
+        field("if-range:").unwrap_or_default()
+    ));
     let length = content.len();
     let asked = range.map(|range| {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
@@ -87,7 +91,8 @@ async fn serve(mut stream: TcpStream, answer: Answer, content: Vec<u8>, seen: Ar
         (Answer::Status(status), _) => (format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n{common}\r\n"), vec![]),
         (Answer::Chunked, _) => {
             let head = format!("HTTP/1.1 200 OK\r\n{common}Transfer-Encoding: chunked\r\n\r\n");
-            let body = content.chunks(100).map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+            let body =
+                content.chunks(100).map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
             (head, [body.collect::<Vec<_>>().concat(), b"0\r\n\r\n".to_vec()].concat())
         }
         // If-Range makes a server that has another file give all of it.
@@ -168,12 +173,16 @@ async fn a_transfer_that_breaks_goes_on_where_it_stopped() {
         (&[Well][..], &["- "][..]),
         (&[Cut(0)], &["- ", "- "]),
         (&[Cut(150_000)], &["- ", "bytes=150000- \"1\""]),
-        (&[Cut(150_000), Cut(100_000), Cut(1)], &["- ", "bytes=150000- \"1\"", "bytes=250000- \"1\"", "bytes=250001- \"1\""]),
+        (
+            &[Cut(150_000), Cut(100_000), Cut(1)],
+            &["- ", "bytes=150000- \"1\"", "bytes=250000- \"1\"", "bytes=250001- \"1\""],
+        ),
         (&[Cut(150_000), Whole], &["- ", "bytes=150000- \"1\""]),
         (&[Stall(150_000)], &["- ", "bytes=150000- \"1\""]),
-        (&[Hangup, Status("503 Service Unavailable"), Cut(150_000), Hangup, Status("500 Oops")], &[
-            "- ", "- ", "- ", "bytes=150000- \"1\"", "bytes=150000- \"1\"", "bytes=150000- \"1\"",
-        ]),
+        (
+            &[Hangup, Status("503 Service Unavailable"), Cut(150_000), Hangup, Status("500 Oops")],
+            &["- ", "- ", "- ", "bytes=150000- \"1\"", "bytes=150000- \"1\"", "bytes=150000- \"1\""],
+        ),
         (&[Chunked], &["- "]),
         (&[Cut(399_999), Answer::Elsewhere], &["- ", "bytes=399999- \"1\"", "bytes=399999- \"1\""]),
     ] {

@@ -151,3 +151,6 @@ impl ServerError {
         matches!(self, Self::Refused { .. })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
