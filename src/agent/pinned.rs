@@ -5,6 +5,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::sync::Arc;
 
 /// Accepts one certificate, by the SHA-256 of its DER.
@@ -18,9 +19,16 @@ struct Pinned {
 }
 
 /// Somebody else, or an installer that has a new certificate since it wrote the boot script.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("this is not the certificate that the boot script names; restart the machine if the installer has a new one")]
 struct Stranger;
+
+impl fmt::Debug for Stranger {
+    /// As text: rustls shows the errors of verifiers by `Debug`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(

@@ -238,7 +238,7 @@ impl Map {
         let at = entry & OFFSET;
         if entry & READS_AS_ZERO != 0 || at == 0 {
             self.zero(guest..guest + length);
-        } else if at % self.cluster != 0 {
+        } else if !at.is_multiple_of(self.cluster) {
             return Err(Qcow2Error::Damaged(format!("a cluster at {at}, which is no multiple of {}", self.cluster)));
         } else {
             self.pieces.push(Piece { at, length, guest, content: Content::Plain });
