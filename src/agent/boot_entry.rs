@@ -149,3 +149,66 @@ fn description(option: &[u8]) -> Option<String> {
     let text: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
     String::from_utf16(&text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn esp(guid: u128) -> Place {
+        Place { number: 15, bytes: 1 << 20..9 << 20, guid: Some(Uuid::from_u128(guid)) }
+    }
+
+    /// Firmware with two entries, the first of the network, in this order.
+    fn firmware() -> (tempfile::TempDir, Variables) {
+        let dir = tempfile::tempdir().unwrap();
+        let variables = Variables::new(dir.path());
+        let named = |name| [&1u32.to_le_bytes()[..], &[0, 0], &utf16(name)].concat();
+        variables.write("Boot0000", &named("UEFI PXEv4")).unwrap();
+        variables.write("Boot0001", &named("EFI Internal Shell")).unwrap();
+        variables.write("BootOrder", &[0, 0, 1, 0]).unwrap();
+        fs::write(dir.path().join("Boot0002-11111111-2222-3333-4444-555555555555"), "of another vendor").unwrap();
+        fs::write(variables.path("BootCurrent"), [6, 0, 0, 0, 0, 0]).unwrap();
+        (dir, variables)
+    }
+
+    #[test]
+    fn the_entry_comes_first_and_is_taken_over_by_the_next_installation() {
+        let (dir, variables) = firmware();
+        assert_eq!(set(&variables, &esp(1), 512, Arch::Amd64).unwrap(), "Boot0002");
+        assert_eq!(variables.read("BootOrder").unwrap().unwrap(), [2, 0, 0, 0, 1, 0]);
+        // Somebody preferred the network; another image has another partition.
+        variables.write("BootOrder", &[0, 0, 2, 0, 1, 0]).unwrap();
+        assert_eq!(set(&variables, &esp(2), 512, Arch::Amd64).unwrap(), "Boot0002");
+        assert_eq!(variables.read("BootOrder").unwrap().unwrap(), [2, 0, 0, 0, 1, 0]);
+        assert_eq!(variables.read("Boot0002").unwrap().unwrap(), load_option(&esp(2), 512, Arch::Amd64));
+        assert_eq!(variables.entries().unwrap().len(), 3);
+        // What is right already is not written again.
+        let modified = || fs::metadata(variables.path("Boot0002")).unwrap().modified().unwrap();
+        let before = modified();
+        set(&variables, &esp(2), 512, Arch::Amd64).unwrap();
+        assert_eq!(modified(), before);
+        drop(dir);
+    }
+
+    #[test]
+    fn firmware_without_variables_is_an_error_that_names_them() {
+        let variables = Variables::new(Path::new("/nonexistent/efivars"));
+        assert!(set(&variables, &esp(1), 512, Arch::Amd64).unwrap_err().to_string().contains("/nonexistent/efivars"));
+    }
+
+    #[test]
+    fn a_load_option_is_laid_out_as_the_specification_says() {
+        let option = load_option(&esp(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), 512, Arch::Arm64);
+        assert_eq!(option[..6], [1, 0, 0, 0, 96, 0]);
+        assert_eq!(description(&option).unwrap(), "metalgate");
+        let path = &option[6 + 20..];
+        assert_eq!(path.len(), 96);
+        let drive = "04012a00 0f000000 0008000000000000 0040000000000000 33221100554477668899aabbccddeeff 0202"
+            .replace(' ', "");
+        assert_eq!(hex::encode(&path[..42]), drive);
+        assert_eq!(path[42..46], [4, 4, 50, 0]);
+        assert_eq!(path[46..92], utf16("\\EFI\\BOOT\\BOOTAA64.EFI")[..]);
+        assert_eq!(path[92..], [0x7f, 0xff, 4, 0]);
+    }
+}

@@ -15,7 +15,7 @@ pub enum ChoiceError {
     #[error("no disk is `{wanted}`; {present}")]
     None {
         /// What was asked for.
-        wanted: DiskSelector,
+        wanted: String,
         /// What there is.
         present: String,
     },
@@ -23,7 +23,7 @@ pub enum ChoiceError {
     #[error("more than one disk is `{wanted}` ({found}): add a serial number or WWN; {present}")]
     Several {
         /// What was asked for.
-        wanted: DiskSelector,
+        wanted: String,
         /// Device nodes of those that fit.
         found: String,
         /// What there is.
@@ -63,14 +63,14 @@ pub fn choose<'a>(wanted: &DiskSelector, disks: &'a [Disk]) -> Result<&'a Disk, 
         DiskSelector::Hints(hints) => disks.iter().filter(|disk| disk.unfit.is_none() && fits(hints, disk)).collect(),
     };
     match fitting[..] {
-        [] => Err(ChoiceError::None { wanted: wanted.clone(), present: present(disks) }),
+        [] => Err(ChoiceError::None { wanted: wanted.to_string(), present: present(disks) }),
         [disk] => match disk.unfit {
             None => Ok(disk),
             Some(unfit) => Err(ChoiceError::Unfit { path: disk.facts.path.clone(), unfit, present: present(disks) }),
         },
         _ => {
             let found: Vec<&str> = fitting.iter().map(|disk| disk.facts.path.as_str()).collect();
-            Err(ChoiceError::Several { wanted: wanted.clone(), found: found.join(", "), present: present(disks) })
+            Err(ChoiceError::Several { wanted: wanted.to_string(), found: found.join(", "), present: present(disks) })
         }
     }
 }

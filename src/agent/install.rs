@@ -159,3 +159,148 @@ fn set_boot_entry(machine: &Machine, target: &Target, table: &Table, reporter: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::fetch::tests::{Answer, FileServer, PATIENCE, client};
+    use crate::agent::protocol::{Finish, ImageOrder, Seed};
+    use crate::hardware::{DiskFacts, DiskKind, DiskSelector};
+    use crate::secret::Secret;
+    use crate::spec::ImageFormat;
+    use sha2::{Digest, Sha256};
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    const MIB: usize = 1 << 20;
+
+    /// An image of 16 MiB with an ESP in slot 3 and a root in slot 1.
+    fn image(dir: &Path) -> Vec<u8> {
+        let path = dir.join("image");
+        fs::write(&path, vec![0; 16 * MIB]).unwrap();
+        let made =
+            Command::new("sgdisk").args(["-n3:2048:+2M", "-t3:ef00", "-n1:0:0", path.to_str().unwrap()]).output();
+        assert!(made.expect("sgdisk").status.success());
+        let mut image = fs::read(&path).unwrap();
+        image[5 * MIB..6 * MIB].fill(0x42);
+        image
+    }
+
+    struct Rack {
+        dir: tempfile::TempDir,
+        server: FileServer,
+        order: WorkOrder,
+        reporter: Reporter,
+    }
+
+    impl Rack {
+        /// One machine with a disk of 48 MiB, about to be given `image`.
+        async fn new(image: &[u8]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("disk"), vec![0xa5; 48 * MIB]).unwrap();
+            fs::create_dir(dir.path().join("efivars")).unwrap();
+            let server = FileServer::start(image.to_vec(), &[Answer::Well, Answer::Cut(MIB)]).await;
+            let order = WorkOrder {
+                machine: String::from("node-1"),
+                session: Secret::new(String::from("key")),
+                image: ImageOrder {
+                    url: server.url.to_string(),
+                    sha256: hex::encode(Sha256::digest(image)),
+                    format: ImageFormat::Raw,
+                },
+                disk: DiskSelector::Path(dir.path().join("disk").display().to_string()),
+                seed: Seed {
+                    meta_data: String::from("instance-id: node-1"),
+                    user_data: Secret::new(String::from("#cloud-config")),
+                    network_config: String::from("version: 2"),
+                },
+                finish: Finish::Reboot,
+            };
+            Self { dir, server, order, reporter: Reporter::default() }
+        }
+
+        async fn install(&self) -> Result<(), InstallError> {
+            let variables = Some(self.dir.path().join("efivars"));
+            let machine = Machine { arch: Arch::Amd64, variables, patience: PATIENCE };
+            let mut looks = 0;
+            // A disk that shows up late.
+            let disks = || {
+                looks += 1;
+                if looks < 2 { vec![] } else { vec![self.disk()] }
+            };
+            run(&self.order, &machine, &client(), disks, &self.reporter).await
+        }
+
+        fn disk(&self) -> Disk {
+            let path = self.dir.path().join("disk").display().to_string();
+            let (bytes, kind) = (48 << 20, DiskKind::Ssd);
+            let facts = DiskFacts { path, bytes, kind, model: None, serial: None, wwn: None, by_id: vec![] };
+            Disk { facts, unfit: None }
+        }
+
+        fn content(&self) -> Vec<u8> {
+            fs::read(self.dir.path().join("disk")).unwrap()
+        }
+
+        /// Fails in this step, with this in its chain, and leaves a disk that boots nothing.
+        async fn fails(&self, step: Step, word: &str) {
+            let error = self.install().await.unwrap_err();
+            let chain = crate::agent::chain(&error);
+            assert!(error.step == step && chain.contains(word), "{chain}");
+            let disk = self.content();
+            assert!(write::blank(&disk[..MIB]) && write::blank(&disk[47 * MIB..]));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_step_is_done_and_a_second_installation_is_like_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = image(dir.path());
+        let rack = Rack::new(&image).await;
+        rack.install().await.unwrap();
+        rack.install().await.unwrap();
+        assert!(rack.server.requests.lock().unwrap().iter().any(|range| range.starts_with("bytes=1048576-")));
+        let disk = rack.content();
+        assert!(disk[MIB..15 * MIB] == image[MIB..15 * MIB]);
+        let file = rack.dir.path().join("disk");
+        let table = Table::read(&Target::open(&file).unwrap()).unwrap();
+        assert_eq!(table.places(512).iter().map(|place| place.number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(seed::is_labelled(&Target::open(&file).unwrap(), &table.places(512)[1]));
+        let variables: Vec<_> = fs::read_dir(rack.dir.path().join("efivars")).unwrap().flatten().collect();
+        assert_eq!(variables.len(), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_fails_after_the_image_was_written_leaves_nothing_that_boots() {
+        let dir = tempfile::tempdir().unwrap();
+        // One file system without a table; and a table that fills the disk.
+        Rack::new(&vec![7; 2 * MIB]).await.fails(Step::Partition, "no partition table").await;
+        let mut full = image(dir.path());
+        full.resize(48 * MIB, 0);
+        let path = dir.path().join("full");
+        fs::write(&path, &full).unwrap();
+        let made = Command::new("sgdisk").args(["-e", "-n2:0:0", path.to_str().unwrap()]).output();
+        assert!(made.expect("sgdisk").status.success());
+        let full = fs::read(&path).unwrap();
+        Rack::new(&full).await.fails(Step::Seed, "the image fills the disk").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn firmware_that_takes_no_boot_entry_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let rack = Rack::new(&image(dir.path())).await;
+        fs::remove_dir(rack.dir.path().join("efivars")).unwrap();
+        rack.install().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_order_that_makes_no_sense_changes_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rack = Rack::new(&image(dir.path())).await;
+        rack.order.image.url = String::from("images/debian.raw");
+        let error = rack.install().await.unwrap_err();
+        assert_eq!(error.step, Step::Write);
+        assert!(rack.content().iter().all(|byte| *byte == 0xa5));
+    }
+}

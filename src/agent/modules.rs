@@ -246,6 +246,9 @@ impl<F: FnMut(&Path) -> Result<(), Errno>> Drivers<F> {
     }
 }
 
+/// Loads one file.
+pub type Load = fn(&Path) -> Result<(), Errno>;
+
 /// Hands a module to the kernel.
 pub fn insert(file: &Path) -> Result<(), Errno> {
     let file = File::open(file).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;

@@ -3,8 +3,9 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::sync::Arc;
 
 /// Accepts one certificate, by the SHA-256 of its DER.
@@ -15,6 +16,18 @@ use std::sync::Arc;
 struct Pinned {
     sum: [u8; 32],
     provider: Arc<CryptoProvider>,
+}
+
+/// Somebody else, or an installer that has a new certificate since it wrote the boot script.
+#[derive(thiserror::Error)]
+#[error("this is not the certificate that the boot script names; restart the machine if the installer has a new one")]
+struct Stranger;
+
+impl fmt::Debug for Stranger {
+    /// As text: rustls shows the errors of verifiers by `Debug`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl ServerCertVerifier for Pinned {
@@ -29,7 +42,7 @@ impl ServerCertVerifier for Pinned {
         if Sha256::digest(end_entity)[..] == self.sum {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            Err(CertificateError::Other(OtherError(Arc::new(Stranger))).into())
         }
     }
 

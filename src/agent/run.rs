@@ -6,7 +6,7 @@ use super::console::Console;
 use super::disk::size;
 use super::fetch::Patience;
 use super::install::{self, InstallError, Machine};
-use super::modules::{Drivers, Modules, insert};
+use super::modules::{Drivers, Load, Modules, insert};
 use super::network;
 use super::protocol::{Claim, Report};
 use super::report::Reporter;
@@ -105,13 +105,13 @@ fn install(console: &Console) -> Result<(), Stop> {
 }
 
 /// The drivers of what the machine has. A kernel may have everything built in: that there are no modules stops nothing yet.
-fn drivers() -> Drivers<fn(&Path) -> Result<(), Errno>> {
+fn drivers() -> Drivers<Load> {
     let release = uname().release().to_string_lossy().into_owned();
     let modules = Modules::read(&Path::new("/lib/modules").join(release)).unwrap_or_else(|error| {
         tracing::warn!("no drivers: {}", chain(&error));
         Modules::default()
     });
-    let mut drivers = Drivers::new(modules, Path::new("/sys"), insert as fn(&Path) -> Result<(), Errno>);
+    let mut drivers = Drivers::new(modules, Path::new("/sys"), insert as Load);
     drivers.settle();
     drivers.load("efivarfs");
     if let Err(error) = boot::mount_efivars() {
@@ -121,11 +121,7 @@ fn drivers() -> Drivers<fn(&Path) -> Result<(), Errno>> {
 }
 
 /// From the network to the end of the installation.
-async fn life(
-    mut drivers: Drivers<fn(&Path) -> Result<(), Errno>>,
-    reporter: &Reporter,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), Stop> {
+async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinSet<()>) -> Result<(), Stop> {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let arguments = Arguments::parse(&line).map_err(Stop::Arguments)?;
     let sys = Path::new("/sys");
@@ -164,11 +160,7 @@ async fn life(
 /// Some interfaces appear only after their firmware was loaded.
 const INTERFACE: Duration = Duration::from_secs(30);
 
-async fn interface(
-    sys: &Path,
-    mac: MacAddr,
-    drivers: &mut Drivers<fn(&Path) -> Result<(), Errno>>,
-) -> Result<String, Stop> {
+async fn interface(sys: &Path, mac: MacAddr, drivers: &mut Drivers<Load>) -> Result<String, Stop> {
     let deadline = Instant::now() + INTERFACE;
     loop {
         match network::interface(sys, mac) {

@@ -134,3 +134,72 @@ impl Aligned {
         &mut self.memory[skip..skip + self.length]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::protocol::Step;
+    use crate::agent::report::Reporter;
+    use crate::agent::write::Writer;
+    use std::fs;
+    use std::sync::Arc;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk of 20 MiB, on which 10 MiB and a few bytes were written; and what was.
+    fn written(dir: &Path) -> (Arc<Target>, Vec<Extent>) {
+        let path = dir.join("disk");
+        fs::write(&path, vec![0xa5; 20 << 20]).unwrap();
+        let target = Arc::new(Target::open(&path).unwrap());
+        let mut writer = Writer::begin(target.clone()).unwrap();
+        // Out of order, as a QCOW2 file gives them, and with zeros inside.
+        writer.write(6 * MIB, &vec![6; 4 << 20]).unwrap();
+        writer.write(0, &vec![1; 2 << 20]).unwrap();
+        writer.write(10 * MIB, &[10; 700]).unwrap();
+        writer.write(2 * MIB, &[vec![0; 1 << 20], vec![2; 70_000], vec![0; 978_576]].concat()).unwrap();
+        writer.zero(4 * MIB..6 * MIB).unwrap();
+        (target, writer.finish().unwrap())
+    }
+
+    fn verified(target: &Target, extents: &[Extent]) -> Result<(), VerifyError> {
+        verify(target, extents, Meter::new(&Reporter::default(), Step::Verify, None))
+    }
+
+    #[test]
+    fn every_byte_of_the_image_is_accounted_for_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, extents) = written(dir.path());
+        let mut end = 0;
+        for extent in &extents {
+            assert_eq!(extent.offset, end);
+            end += extent.length;
+        }
+        assert_eq!(end, 10 * MIB + 700);
+        assert!(extents.iter().any(|extent| extent.sum.is_none() && extent.length >= 2 * MIB));
+        verified(&target, &extents).unwrap();
+        let disk = fs::read(&target.path).unwrap();
+        assert_eq!((disk[0], disk[5 << 20], disk[(10 << 20) + 699], disk[(10 << 20) + 700]), (1, 0, 10, 0xa5));
+    }
+
+    #[test]
+    fn one_wrong_bit_anywhere_is_found_and_placed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, extents) = written(dir.path());
+        // In the beginning, in data, in zeros, in the last sector.
+        for at in [0, MIB, 3 * MIB + 1, 5 * MIB + 4095, 7 * MIB, 10 * MIB + 699] {
+            let mut byte = [0];
+            target.file.read_exact_at(&mut byte, at).unwrap();
+            target.file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+            match verified(&target, &extents) {
+                Err(VerifyError::Different { from, to, .. }) => {
+                    assert!((from..to).contains(&at), "{at} not in {from}..{to}")
+                }
+                other => panic!("{at}: {other:?}"),
+            }
+            target.file.write_all_at(&byte, at).unwrap();
+        }
+        verified(&target, &extents).unwrap();
+        target.file.set_len(9 * MIB).unwrap();
+        assert!(matches!(verified(&target, &extents), Err(VerifyError::Read { .. })));
+    }
+}

@@ -20,7 +20,7 @@ const BLOCK: usize = 64 << 10;
 /// Zeros are written at most so many at once, so that progress does not stand still.
 const LONGEST_ZERO: u64 = 256 << 20;
 /// Where the device cannot zero by itself.
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// The disk does not take the image.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! The agent for real: as PID 1 of QEMU machines, on the artifact directory's kernel, against a tiny installer.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod installer;
 mod machine;
 

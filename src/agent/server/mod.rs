@@ -31,7 +31,7 @@ pub enum ServerError {
     #[error("no answer from {url}: is the installer running, and is it the one that wrote the boot script?")]
     NoAnswer {
         /// What was asked.
-        url: Url,
+        url: String,
         /// What went wrong.
         source: reqwest::Error,
     },
@@ -39,7 +39,7 @@ pub enum ServerError {
     #[error("{url} answers {status}{message}")]
     Busy {
         /// What was asked.
-        url: Url,
+        url: String,
         /// 5xx, 408 or 429.
         status: StatusCode,
         /// What the server said to it, with `: ` before.
@@ -49,7 +49,7 @@ pub enum ServerError {
     #[error("{url} answers {status}{message}")]
     Refused {
         /// What was asked.
-        url: Url,
+        url: String,
         /// 401 for a token or session that is not valid (any more).
         status: StatusCode,
         /// What the server said to it, with `: ` before.
@@ -111,7 +111,7 @@ impl Server {
         let answer = check(&url, answer).await?;
         // The token is spent by now: an order that breaks off on the way is refused when it is asked for again, which tells
         // the operator what to do.
-        answer.json().await.map_err(|source| ServerError::NoAnswer { url, source })
+        answer.json().await.map_err(|source| ServerError::NoAnswer { url: url.to_string(), source })
     }
 
     /// Sends one report, once.
@@ -132,7 +132,7 @@ impl Server {
 const MESSAGE: usize = 500;
 
 async fn check(url: &Url, answer: Result<reqwest::Response, reqwest::Error>) -> Result<reqwest::Response, ServerError> {
-    let answer = answer.map_err(|error| ServerError::NoAnswer { url: url.clone(), source: error.without_url() })?;
+    let answer = answer.map_err(|error| ServerError::NoAnswer { url: url.to_string(), source: error.without_url() })?;
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
@@ -141,7 +141,7 @@ async fn check(url: &Url, answer: Result<reqwest::Response, reqwest::Error>) -> 
     let message: String = message.trim().chars().take(MESSAGE).collect();
     let message = if message.is_empty() { message } else { format!(": {message}") };
     let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-    let url = url.clone();
+    let url = url.to_string();
     Err(if again { ServerError::Busy { url, status, message } } else { ServerError::Refused { url, status, message } })
 }
 
@@ -151,3 +151,6 @@ impl ServerError {
         matches!(self, Self::Refused { .. })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -252,3 +252,6 @@ impl Read for Wire {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests;

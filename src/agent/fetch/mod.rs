@@ -39,7 +39,7 @@ pub enum FetchError {
     #[error("{url} answers {status}")]
     Refused {
         /// The file.
-        url: Url,
+        url: String,
         /// The server's answer.
         status: StatusCode,
     },
@@ -47,19 +47,19 @@ pub enum FetchError {
     #[error("{url} is no longer the file that it was when the transfer began: start the installation again")]
     Changed {
         /// The file.
-        url: Url,
+        url: String,
     },
     /// The file has parts that must be read before others, and the server gives it from its beginning only.
     #[error("the server of {url} does not know Range requests, which QCOW2 images need")]
     NoRange {
         /// The file.
-        url: Url,
+        url: String,
     },
     /// Nothing came for too long.
     #[error("gave up on {url} after {} s without a byte, {have} bytes having come", patience.as_secs())]
     GaveUp {
         /// The file.
-        url: Url,
+        url: String,
         /// How much of it had come.
         have: u64,
         /// How long nothing came.
@@ -71,7 +71,7 @@ pub enum FetchError {
     #[error("the transfer of {url} is no longer wanted")]
     Unwanted {
         /// The file.
-        url: Url,
+        url: String,
     },
 }
 
@@ -213,7 +213,7 @@ impl Source {
                 (pause, last_byte) = (self.patience.pause, Instant::now());
             }
             if last_byte.elapsed() >= self.patience.give_up {
-                let (url, patience) = (self.url.clone(), self.patience.give_up);
+                let (url, patience) = (self.url.to_string(), self.patience.give_up);
                 return Err(FetchError::GaveUp { url, have: position, patience, source: broken });
             }
             tracing::warn!("{} after {position} bytes: {}; going on from there", self.url, super::chain(&broken));
@@ -253,7 +253,7 @@ impl Source {
             chunk.truncate(left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX)));
             let length = chunk.len() as u64;
             if length > 0 && sink(chunk).await.is_break() {
-                return Err(Failure::Final(FetchError::Unwanted { url: self.url.clone() }));
+                return Err(Failure::Final(FetchError::Unwanted { url: self.url.to_string() }));
             }
             *position += length;
         }
@@ -277,7 +277,7 @@ impl Source {
 
     /// Checks that an answer belongs to the same file, and returns how many bytes of it came before `position`.
     fn check(&mut self, response: &Response, position: u64, start: u64, end: Option<u64>) -> Result<u64, Failure> {
-        let (status, url) = (response.status(), || self.url.clone());
+        let (status, url) = (response.status(), || self.url.to_string());
         let (skip, length) = match status {
             StatusCode::PARTIAL_CONTENT => {
                 let (first, length) = content_range(response.headers())?;
@@ -318,3 +318,6 @@ fn content_range(headers: &HeaderMap) -> Result<(u64, Option<u64>), Broken> {
     };
     parts().ok_or_else(|| Broken::WrongRange(format!("Content-Range: {text}")))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -309,3 +309,6 @@ fn write_gpt(
     mbr.update_conservative(device).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
