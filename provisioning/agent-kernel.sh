@@ -48,6 +48,8 @@ build_agent_kernel() {
     cp "$tree/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$base/lib/modules/$version/"
     depmod -b "$base" "$version"
     rm -f "$base/lib/modules/$version"/*.bin
+    # The same packages give the same bytes, whenever they are unpacked.
+    find "$base" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 
     mkdir -p "$out/boot/amd64"
     cp "$tree/boot/vmlinuz-$version" "$out/boot/amd64/vmlinuz"

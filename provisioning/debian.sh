@@ -28,3 +28,17 @@ apt13_unpack() {
     (cd "$work" && apt13 apt-get download -q "$1")
     dpkg-deb -x "$work/$1"_*.deb "$2"
 }
+
+# pool_unpack PATH SHA256 DIR: unpacks one exact package of any Debian release. A mirror drops a package when a newer one
+# comes; Debian's archive of all packages keeps it.
+pool_unpack() {
+    local package="$work/${1##*/}" base
+    for base in "$debian_mirror" https://snapshot.debian.org/archive/debian/20261101T000000Z; do
+        curl --fail --silent --show-error --location --retry 3 --output "$package" "$base/$1" || continue
+        echo "$2  $package" | sha256sum --check --quiet || continue
+        dpkg-deb -x "$package" "$3"
+        return
+    done
+    echo "no Debian mirror has ${1##*/} with the sha256 $2: a newer one has to be pinned" >&2
+    return 1
+}
