@@ -100,9 +100,17 @@ impl Source {
         &self.text
     }
 
-    /// Never shows these bytes; called from the front of the file to its end.
-    pub fn hide(&mut self, range: Range<usize>) {
-        self.hidden.push(range);
+    /// Never shows these bytes.
+    pub fn hide(&mut self, ranges: impl IntoIterator<Item = Range<usize>>) {
+        self.hidden.extend(ranges.into_iter().filter(|range| !range.is_empty()));
+        self.hidden.sort_by_key(|range| range.start);
+        self.hidden.dedup_by(|next, last| {
+            let overlap = next.start <= last.end;
+            if overlap {
+                last.end = last.end.max(next.end);
+            }
+            overlap
+        });
     }
 
     /// Line of a byte, counted from 1.

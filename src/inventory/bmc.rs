@@ -22,6 +22,10 @@ pub struct BmcAddress {
 
 /// Reads `bmc_ip`; `kind` is what `bmc_type` says.
 pub fn address(text: &str, kind: Option<BmcKind>) -> Result<BmcAddress, Problem> {
+    if text.contains('@') {
+        let problem = Problem::new("a BMC's address cannot carry an account");
+        return Err(problem.hint("that belongs into bmc_username and bmc_password"));
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         let scheme = scheme.to_ascii_lowercase();
         return match (scheme.as_str(), kind) {
@@ -69,9 +73,6 @@ fn ipmi((host, port): (IpAddr, Option<u16>)) -> Result<BmcAddress, Problem> {
 fn redfish(text: &str) -> Result<BmcAddress, Problem> {
     let bad = |reason: &str| Problem::new(format!("this URL of a BMC {reason}"));
     let url = Url::parse(text).map_err(|error| bad(&format!("cannot be read: {error}")))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("carries an account").hint("that belongs into bmc_username and bmc_password"));
-    }
     if url.query().is_some() || url.fragment().is_some() || url.port() == Some(0) {
         return Err(bad("has a query, a fragment or port 0").hint("https://10.0.0.5:8443/redfish/v1/Systems/1"));
     }

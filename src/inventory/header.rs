@@ -1,8 +1,9 @@
 //! The columns of an inventory.
 
-use super::table::Record;
+use super::table::{Cell, Record};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use crate::names::did_you_mean;
+use std::ops::Range;
 
 /// A column that we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +116,15 @@ impl Header {
         self.columns.iter().position(|known| *known == Some(column))
     }
 
-    /// Whether a cell may be shown: passwords never, and what is unknown may be one.
-    pub fn may_be_shown(&self, index: usize) -> bool {
-        !matches!(self.columns.get(index), None | Some(None | Some(BmcPassword)))
+    /// What of a row may not be shown: passwords, what may be one, and an account in front of a BMC's address.
+    pub fn secrets(&self, record: &Record) -> impl Iterator<Item = Range<usize>> {
+        record.cells.iter().enumerate().filter_map(|(index, Cell { value, range, .. })| {
+            match self.columns.get(index).copied().flatten() {
+                None | Some(BmcPassword) => Some(range.clone()),
+                Some(BmcIp) if value.contains('@') => Some(range.clone()),
+                _ => None,
+            }
+        })
     }
 }
 

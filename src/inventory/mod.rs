@@ -59,10 +59,8 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
     };
     read.header = header::Header::read(&read.source, first, &mut read.diagnostics);
     let Some(header) = &read.header else { return read };
-    for record in rest {
-        let secret = record.cells.iter().enumerate().filter(|(index, _)| !header.may_be_shown(*index));
-        secret.for_each(|(_, cell)| read.source.hide(cell.range.clone()));
-    }
+    let secrets: Vec<_> = rest.iter().flat_map(|record| header.secrets(record)).collect();
+    read.source.hide(secrets);
     let mut rows = rows::Rows::new(&read.source, header);
     rest.iter().for_each(|record| rows.take(record));
     let (machines, lost, found) = rows.finish();

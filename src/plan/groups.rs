@@ -81,11 +81,15 @@ pub(super) fn assign<'a>(
         match (fitting.next(), fitting.next()) {
             (None, _) => spares.push((machine, None)),
             (Some(pool), None) => pool.machines.push(machine),
-            (Some(first), Some(second)) => conflicts.push(Conflict::TwoSelectors {
-                hostname: machine.hostname.clone(),
-                line: machine.line,
-                groups: [first.groups[0].1.name.clone(), second.groups[0].1.name.clone()],
-            }),
+            (Some(first), Some(second)) => {
+                conflicts.push(Conflict::TwoSelectors {
+                    hostname: machine.hostname.clone(),
+                    line: machine.line,
+                    groups: [first.groups[0].1.name.clone(), second.groups[0].1.name.clone()],
+                });
+                // Neither pool lacks it: one mistake is not reported as two.
+                [first, second].into_iter().chain(fitting).for_each(|pool| pool.machines.push(machine));
+            }
         }
     }
     let mut members = vec![Vec::new(); groups.len()];

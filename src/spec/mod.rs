@@ -55,7 +55,7 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
             return Read { cluster: None, known: Known::default(), diagnostics, source, tree: None };
         }
     };
-    hide_private_keys(&mut source);
+    hide_secrets(&mut source);
     let tree = yaml::parse(&source, &mut diagnostics);
     let mut reader = reader::Reader { source: &source, found: diagnostics };
     let (cluster, known) = match &tree {
@@ -77,13 +77,19 @@ impl Read {
     }
 }
 
-/// Somebody who pasted the wrong half of a key pair should not see it again in a message.
-fn hide_private_keys(source: &mut Source) {
+/// Somebody who pasted the wrong half of a key pair, or an URL with a password, should not see it again in a message.
+fn hide_secrets(source: &mut Source) {
     const MARK: &str = "PRIVATE KEY-----";
-    let begins: Vec<usize> = source.text().match_indices(MARK).map(|(at, _)| at + MARK.len()).collect();
-    for (index, begin) in begins.iter().enumerate().step_by(2) {
-        source.hide(*begin..begins.get(index + 1).copied().unwrap_or(source.text().len()));
-    }
+    let text = source.text();
+    let marks: Vec<usize> = text.match_indices(MARK).map(|(at, _)| at + MARK.len()).collect();
+    let keys = marks.chunks(2).map(|pair| pair[0]..pair.get(1).copied().unwrap_or(text.len()));
+    let accounts = text.match_indices("://").filter_map(|(at, mark)| {
+        let begin = at + mark.len();
+        let host = text[begin..].split(|c: char| c.is_whitespace() || "/,\"'".contains(c)).next()?;
+        Some(begin..begin + host.rfind('@')?)
+    });
+    let secrets: Vec<_> = keys.chain(accounts).collect();
+    source.hide(secrets);
 }
 
 /// A cluster as the user wants it, checked.

@@ -195,13 +195,16 @@ impl Reader<'_> {
     }
 
     fn wrong_kind(&mut self, value: &Value<'_>, wanted: &str) {
-        let name = if value.name.is_empty() { "the document" } else { &value.name };
+        let name = match value.name.as_str() {
+            "" => String::from("the document"),
+            name => format!("`{name}`"),
+        };
         let is = match &value.node.kind {
             _ if value.node.is_null() => "nothing",
             Kind::Scalar { .. } => "a text",
             Kind::Sequence(_) => "a list",
             Kind::Mapping(_) => "a mapping",
         };
-        self.refuse(&value.range, Problem::new(format!("`{name}` has to be {wanted}, but it is {is}")));
+        self.refuse(&value.range, Problem::new(format!("{name} has to be {wanted}, but it is {is}")));
     }
 }

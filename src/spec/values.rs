@@ -146,6 +146,10 @@ pub fn format_of(url: &str) -> Result<ImageFormat, Problem> {
 
 /// Where an image comes from, in one spelling: `file:relative`, `file:/absolute`, or an URL.
 pub fn image_url(text: &str) -> Result<String, Problem> {
+    if text.contains("://") && text.contains('@') {
+        let problem = Problem::new("an image's URL cannot carry an account");
+        return Err(problem.hint("put the image into the artifact directory, and name it with file:"));
+    }
     let problem = || Problem::new(format!("`{text}` is not where an image can come from"));
     if let Some(path) = text.strip_prefix("file:") {
         let path = match path.strip_prefix("//") {
@@ -164,10 +168,6 @@ pub fn image_url(text: &str) -> Result<String, Problem> {
     }
     let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match url {
-        Some(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(Problem::new("an image's URL cannot carry a password")
-                .hint("put the image into the artifact directory"))
-        }
         Some(url) if url.path().ends_with('/') => Err(problem().hint("the URL has to name a file")),
         Some(url) => Ok(url.to_string()),
         None if !text.contains("://") => {

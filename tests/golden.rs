@@ -1,0 +1,124 @@
+//! What users see, held equal to committed files: the folders of `hardware-examples/` through the real binary.
+//!
+//! `METALGATE_BLESS=1 cargo test --test golden` writes the files anew; read the difference before committing it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use metalgate::plan::{Recorded, plan, render_text};
+use pretty_assertions::assert_eq;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn examples(kind: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware-examples").join(kind);
+    let mut examples: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    examples.sort();
+    assert!(!examples.is_empty());
+    examples
+}
+
+fn name(example: &Path) -> String {
+    example.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// Runs `metalgate` in a folder, as a user would there.
+fn metalgate(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_metalgate"));
+    command.current_dir(dir).args(arguments).env_remove("HARDWARE_CSV").output().unwrap()
+}
+
+fn validate(dir: &Path, more: &[&str]) -> Output {
+    let arguments = ["validate", "-f", "cluster.yaml", "--hardware-csv", "hardware.csv"];
+    metalgate(dir, &[&arguments, more].concat())
+}
+
+fn transcript(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let code = output.status.code().unwrap();
+    format!("exit code {code}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn assert_golden(file: &Path, found: &str) {
+    if std::env::var_os("METALGATE_BLESS").is_some() {
+        fs::write(file, found).unwrap();
+    }
+    let committed = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    assert_eq!(committed, found, "{}", file.display());
+}
+
+#[test]
+fn accepted_examples_are_valid_and_planned_as_committed() {
+    for example in examples("accepted") {
+        let output = validate(&example, &[]);
+        assert_golden(&example.join("validate.txt"), &transcript(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", name(&example));
+        let (spec, csv) = (example.join("cluster.yaml"), example.join("hardware.csv"));
+        let input = metalgate::cli::validate::load(&spec, &csv).unwrap();
+        assert_golden(&example.join("plan.txt"), &render_text(&input.plan));
+        assert_golden(&example.join("plan.json"), &(serde_json::to_string_pretty(&input.plan).unwrap() + "\n"));
+        // The order of the rows makes no difference.
+        let mut machines = input.machines;
+        machines.reverse();
+        assert_eq!(plan(&input.spec, &machines, &Recorded::new()).unwrap(), input.plan);
+    }
+}
+
+#[test]
+fn rejected_examples_say_why_as_committed() {
+    for example in examples("rejected") {
+        let output = validate(&example, &[]);
+        assert_golden(&example.join("validate.txt"), &transcript(&output));
+        assert_eq!(output.status.code(), Some(2), "{}", name(&example));
+        assert!(output.stdout.is_empty(), "{}", name(&example));
+        let json = validate(&example, &["--output", "json"]);
+        assert_golden(&example.join("validate.json"), &String::from_utf8(json.stdout).unwrap());
+        assert_eq!(json.status.code(), Some(2), "{}", name(&example));
+        assert!(json.stderr.is_empty(), "{}", name(&example));
+    }
+}
+
+#[test]
+fn every_accepted_example_has_a_rejected_twin_and_all_are_explained() {
+    let names = |kind| examples(kind).iter().map(|example| name(example)).collect::<BTreeSet<_>>();
+    let (accepted, rejected) = (names("accepted"), names("rejected"));
+    assert_eq!(accepted.difference(&rejected).collect::<Vec<_>>(), Vec::<&String>::new());
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware-examples/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    for example in accepted.union(&rejected) {
+        assert!(readme.contains(&format!("`{example}`")), "README.md does not name {example}");
+    }
+}
+
+#[test]
+fn no_password_is_ever_shown() {
+    let secrets = ["s3cret", "PrZ8W93i", "calvin", "quoted", "b3BlbnNzaC1rZXkt", "never closed"];
+    for example in [examples("accepted"), examples("rejected")].concat() {
+        for more in [&[][..], &["--output", "json"]] {
+            let shown = transcript(&validate(&example, more));
+            for secret in secrets {
+                let allowed = secret == "never closed" && !shown.contains("\"never closed");
+                assert!(allowed || !shown.contains(secret), "{}: {secret}", name(&example));
+            }
+        }
+    }
+}
+
+#[test]
+fn twenty_mistakes_are_reported_in_one_run() {
+    let example = examples("rejected").into_iter().find(|example| name(example) == "twenty-mistakes").unwrap();
+    let output = validate(&example, &["--output", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let diagnostics = report["diagnostics"].as_array().unwrap();
+    assert!(diagnostics.len() >= 20, "{}", diagnostics.len());
+    assert_eq!(report["errors"].as_u64(), Some(diagnostics.len() as u64));
+    for diagnostic in diagnostics {
+        assert!(diagnostic["line"].as_u64().unwrap() >= 1, "{diagnostic}");
+        assert!(diagnostic["column"].as_u64().unwrap() >= 1, "{diagnostic}");
+        assert!(!diagnostic["text"].as_str().unwrap().is_empty(), "{diagnostic}");
+    }
+    for file in ["cluster.yaml", "hardware.csv"] {
+        assert!(diagnostics.iter().any(|diagnostic| diagnostic["file"] == file), "{file}");
+    }
+}
