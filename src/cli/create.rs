@@ -1,12 +1,12 @@
 //! `metalgate create cluster`: the one command.
 
 use super::{Failure, OutputFormat, progress};
+use crate::api::MachineState;
 use crate::bootstrap::Provider;
 use crate::event::EventBus;
+use crate::workflow::board::Board;
 use crate::workflow::work_dir::{self, WorkDir};
 use crate::workflow::{self, Request, journal};
-use crate::api::MachineState;
-use crate::workflow::board::Board;
 use crate::{image, plan};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};

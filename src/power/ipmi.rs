@@ -95,7 +95,8 @@ impl Ipmi {
         if complaint.contains("Insufficient privilege") || complaint.contains("privilege level") {
             return BmcError::Forbidden { bmc, user, action };
         }
-        let session = complaint.contains("Unable to establish") || complaint.contains("RAKP") || complaint.contains("password");
+        let session =
+            complaint.contains("Unable to establish") || complaint.contains("RAKP") || complaint.contains("password");
         match session {
             true if self.answers_ping().await => BmcError::Unauthorized { bmc, user },
             true => BmcError::Unreachable { bmc, reason: String::from("nothing answers there by RMCP") },
@@ -150,7 +151,8 @@ impl Bmc for Ipmi {
             BootDevice::VirtualMedia => "cdrom",
             BootDevice::Disk => "disk",
             BootDevice::UefiHttp => {
-                let (action, reason) = (String::from("boot once from UEFI HTTP"), String::from("IPMI knows no such device"));
+                let (action, reason) =
+                    (String::from("boot once from UEFI HTTP"), String::from("IPMI knows no such device"));
                 return Err(BmcError::Unsupported { bmc: self.address(), action, reason });
             }
         };

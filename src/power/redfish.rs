@@ -141,10 +141,9 @@ impl Redfish {
     async fn get(&self, action: &str, path: &str) -> Result<Resource, BmcError> {
         let response = self.send(action, true, self.request(Method::GET, path)).await?;
         let etag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
-        let body: Value = response
-            .json()
-            .await
-            .map_err(|error| self.protocol(action, format!("no JSON at {path}: {}", crate::cli::chain(&error.without_url()))))?;
+        let body: Value = response.json().await.map_err(|error| {
+            self.protocol(action, format!("no JSON at {path}: {}", crate::cli::chain(&error.without_url())))
+        })?;
         let etag = etag.or_else(|| body["@odata.etag"].as_str().map(str::to_owned));
         Ok(Resource { body, etag })
     }
@@ -214,7 +213,8 @@ impl Redfish {
         match self.submit(action, false, order).await {
             Ok(()) => {}
             // A lost answer, or "it is on already": the state says whether the order was carried out.
-            Err(BmcError::Unreachable { .. } | BmcError::Unsupported { .. }) if self.power_state().await? == wanted => {}
+            Err(BmcError::Unreachable { .. } | BmcError::Unsupported { .. }) if self.power_state().await? == wanted => {
+            }
             Err(error) => return Err(error),
         }
         settle(self, &self.address(), wanted).await

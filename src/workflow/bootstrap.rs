@@ -19,7 +19,9 @@ impl Phase for Bootstrap {
     async fn run(&self, run: &mut Run) -> PhaseResult {
         let manifest = run.manifest.as_ref().ok_or(RunError::Order("artifacts"))?;
         let name = &run.request.spec.name;
-        let cluster = bootstrap::start(&run.request.metalgate, &run.request.bootstrap, manifest, run.work_dir.path(), name).await?;
+        let cluster =
+            bootstrap::start(&run.request.metalgate, &run.request.bootstrap, manifest, run.work_dir.path(), name)
+                .await?;
         run.cluster = Some(cluster);
         Ok(())
     }

@@ -95,7 +95,11 @@ struct KeyPair {
 }
 
 /// The key pair in the Secret `name`; made and stored if there is none yet.
-async fn keep_key(client: &Client, name: &str, cluster: &str) -> Result<KeyPair, Box<dyn std::error::Error + Send + Sync>> {
+async fn keep_key(
+    client: &Client,
+    name: &str,
+    cluster: &str,
+) -> Result<KeyPair, Box<dyn std::error::Error + Send + Sync>> {
     let api: Api<KubeSecret> = Api::namespaced(client.clone(), NAMESPACE);
     let what = || format!("Secret {name}");
     if let Some(data) = api.get_opt(name).await.map_err(ObjectsError::api(what()))?.and_then(|secret| secret.data) {

@@ -75,8 +75,11 @@ impl DhcpServer {
     pub fn bind(config: DhcpConfig, table: BootTable, events: EventBus) -> Result<Self, DhcpError> {
         let open = |service: Service| {
             let port = service.port();
-            socket(&config.interface, port)
-                .map_err(|source| DhcpError::Bind { port, interface: config.interface.clone(), source })
+            socket(&config.interface, port).map_err(|source| DhcpError::Bind {
+                port,
+                interface: config.interface.clone(),
+                source,
+            })
         };
         let main = open(Service::Dhcp)?;
         let proxy = match config.mode {

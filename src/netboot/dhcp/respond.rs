@@ -156,9 +156,10 @@ impl Conversation<'_> {
             MessageType::Inform => {
                 Ok(Answer { kind: MessageType::Ack, address: Ipv4Addr::UNSPECIFIED, lease: false, reason: None })
             }
-            MessageType::Decline => {
-                Err(format!("the machine says that another host has {}: find it, or change the CSV", self.asked().unwrap_or(reserved)))
-            }
+            MessageType::Decline => Err(format!(
+                "the machine says that another host has {}: find it, or change the CSV",
+                self.asked().unwrap_or(reserved)
+            )),
             MessageType::Release => Err(String::from("a release needs no answer")),
             other => Err(format!("{} is not a client's message", name(other))),
         }
@@ -218,7 +219,9 @@ impl Conversation<'_> {
         options.insert(DhcpOption::MessageType(answer.kind));
         options.insert(DhcpOption::ServerIdentifier(self.config.address));
         // Echoed for relays (RFC 3046, 2.2) and clients (RFC 6842; RFC 4578, 2.3).
-        for code in [OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier, OptionCode::ClientMachineIdentifier] {
+        for code in
+            [OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier, OptionCode::ClientMachineIdentifier]
+        {
             if let Some(option) = asked.opts().get(code) {
                 options.insert(option.clone());
             }

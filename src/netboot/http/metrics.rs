@@ -87,7 +87,10 @@ impl Metrics {
 }
 
 /// Registers a counter whose name is a constant of this file.
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, counter: prometheus::Result<C>) -> C {
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    counter: prometheus::Result<C>,
+) -> C {
     // Only a name that is malformed or taken can fail here, and the unit test below makes them all.
     #[allow(clippy::expect_used)]
     let counter = counter.expect("a well-formed name");

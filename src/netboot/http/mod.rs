@@ -152,7 +152,8 @@ impl HttpServer {
         crate::tls::install_provider();
         let plain = listen(config.address, config.http_port, "HTTP", "httpPort")?;
         let agent = listen(config.address, config.agent_port, "the agent's API", "agentPort")?;
-        let (cert, key) = (config.identity.cert.clone().into_bytes(), config.identity.key.expose().clone().into_bytes());
+        let (cert, key) =
+            (config.identity.cert.clone().into_bytes(), config.identity.key.expose().clone().into_bytes());
         let tls = RustlsConfig::from_pem(cert, key).await.map_err(HttpError::Certificate)?;
         let port = |listener: &TcpListener, asked: u16| listener.local_addr().map_or(asked, |address| address.port());
         let scripts = Scripts::new(

@@ -112,7 +112,8 @@ impl TftpServer {
 
     /// Looks at a request.
     fn accept(&self, packet: &[u8], client: SocketAddr, running: usize) -> Result<Request, Refusal> {
-        let refuse = |file: &str, code, message: &str| Refusal { file: file.to_owned(), code, message: message.to_owned() };
+        let refuse =
+            |file: &str, code, message: &str| Refusal { file: file.to_owned(), code, message: message.to_owned() };
         let (filename, mode, wanted) = match Packet::deserialize(packet) {
             Ok(Packet::Rrq { filename, mode, options }) => (filename, mode, options),
             Ok(Packet::Wrq { filename, .. }) => {
@@ -171,9 +172,7 @@ impl TftpServer {
                     let seconds = begin.elapsed().as_secs_f64();
                     EventKind::TftpDone { client: client.ip(), file, bytes, seconds, retransmits }
                 }
-                Err(error) => {
-                    EventKind::TftpFailed { client: client.ip(), file, error: crate::cli::chain(&error) }
-                }
+                Err(error) => EventKind::TftpFailed { client: client.ip(), file, error: crate::cli::chain(&error) },
             };
             events.emit(machine.as_deref(), kind);
         }
