@@ -91,10 +91,8 @@ pub struct Seed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Finish {
-    /// Through the firmware.
+    /// Through the firmware, which starts the disk.
     Reboot,
-    /// Straight into the installed kernel, where the disk has one that can be found; else by reboot.
-    Kexec,
 }
 
 /// Steps of an installation, in order.

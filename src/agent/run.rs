@@ -8,7 +8,7 @@ use super::fetch::Patience;
 use super::install::{self, InstallError, Machine};
 use super::modules::{Drivers, Load, Modules, insert};
 use super::network;
-use super::protocol::{Claim, Report};
+use super::protocol::{Claim, Report, Step};
 use super::report::Reporter;
 use super::server::{Server, ServerError};
 use super::{chain, facts};
@@ -148,13 +148,14 @@ async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinS
         facts::disks(sys)
     };
     let installed = install::run(&order, &machine, server.client(), disks, reporter).await;
+    if installed.is_ok() {
+        reporter.started(Step::Finish, "the machine restarts as soon as the installer knows that it is done");
+    }
     reporter.send(match &installed {
         Ok(()) => Report::Leaving { how: order.finish },
         Err(InstallError { step, cause }) => Report::Failed { step: *step, error: chain(cause.as_ref()) },
     });
-    installed.map_err(Stop::Install)?;
-    tracing::info!("done; the machine restarts as soon as the installer knows");
-    Ok(())
+    installed.map_err(Stop::Install)
 }
 
 /// Some interfaces appear only after their firmware was loaded.

@@ -106,7 +106,7 @@ async fn a_bios_machine_gets_its_image_and_seed_and_restarts() {
             _ => None,
         })
         .collect();
-    assert_eq!(steps, [Step::Disk, Step::Write, Step::Verify, Step::Partition, Step::Seed]);
+    assert_eq!(steps, [Step::Disk, Step::Write, Step::Verify, Step::Partition, Step::Seed, Step::Finish]);
     assert!(matches!(&reports[..], [.., Report::Leaving { how: Finish::Reboot }]), "{reports:?}");
     assert!(
         reports
