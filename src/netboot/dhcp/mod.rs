@@ -184,3 +184,6 @@ impl Strangers {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
