@@ -35,22 +35,14 @@ pub struct Read {
 
 /// Reads a hardware.csv that the user calls `name`.
 pub fn read(name: &str, bytes: Vec<u8>) -> Read {
-    let mut read = Read {
-        machines: Vec::new(),
-        lost: None,
-        diagnostics: Diagnostics::default(),
-        source: Source::empty(name),
-        header: None,
-        records: Vec::new(),
+    let mut source = match Source::new(name, bytes) {
+        Ok(source) => source,
+        Err(diagnostic) => return Read::unreadable(name, *diagnostic),
     };
-    match Source::new(name, bytes) {
-        Ok(source) => read.source = source,
-        Err(diagnostic) => {
-            read.diagnostics.push(*diagnostic);
-            return read;
-        }
-    }
-    read.records = table::records(&read.source);
+    let records = table::records(&source);
+    source.hide(records.first().map(header::misplaced).unwrap_or_default());
+    let (machines, diagnostics) = (Vec::new(), Diagnostics::default());
+    let mut read = Read { machines, lost: None, diagnostics, source, header: None, records };
     let Some((first, rest)) = read.records.split_first() else {
         let hint =
             "its first line names the columns: hostname,mac,ip_address,netmask,gateway,nameservers,labels,disk,...";
@@ -76,6 +68,12 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
 }
 
 impl Read {
+    /// A file of which nothing could be read, and why.
+    pub fn unreadable(name: &str, diagnostic: Diagnostic) -> Self {
+        let (diagnostics, source) = (Diagnostics::of(diagnostic), Source::empty(name));
+        Self { machines: Vec::new(), lost: None, diagnostics, source, header: None, records: Vec::new() }
+    }
+
     /// Where a cell of a machine's row is.
     pub fn place(&self, machine: &Machine, column: Column) -> Place {
         let record = self.records.binary_search_by_key(&machine.line, |record| record.line).ok();

@@ -11,7 +11,7 @@ mod yaml;
 
 pub use values::host_address;
 
-use crate::diagnostic::{Diagnostics, Place, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,16 +46,12 @@ pub struct Known {
 
 /// Reads a cluster.yaml that the user calls `name`.
 pub fn read(name: &str, bytes: Vec<u8>) -> Read {
-    let mut diagnostics = Diagnostics::default();
     let mut source = match Source::new(name, bytes) {
         Ok(source) => source,
-        Err(diagnostic) => {
-            diagnostics.push(*diagnostic);
-            let source = Source::empty(name);
-            return Read { cluster: None, known: Known::default(), diagnostics, source, tree: None };
-        }
+        Err(diagnostic) => return Read::unreadable(name, *diagnostic),
     };
     hide_secrets(&mut source);
+    let mut diagnostics = Diagnostics::default();
     let tree = yaml::parse(&source, &mut diagnostics);
     let mut reader = reader::Reader { source: &source, found: diagnostics };
     let (cluster, known) = match &tree {
@@ -67,6 +63,12 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
 }
 
 impl Read {
+    /// A file of which nothing could be read, and why.
+    pub fn unreadable(name: &str, diagnostic: Diagnostic) -> Self {
+        let (diagnostics, source) = (Diagnostics::of(diagnostic), Source::empty(name));
+        Self { cluster: None, known: Known::default(), diagnostics, source, tree: None }
+    }
+
     /// Where a field is: keys and indices joined by dots, `spec.workers.0.selector`. Of one that is not there, the file.
     pub fn place(&self, path: &str) -> Place {
         let path: Vec<&str> = path.split('.').collect();
