@@ -128,9 +128,9 @@ pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -
         let distance = strsim::osa_distance(&given, &folded);
         // `mac_address` for `mac`, `ip` for `ip_address`: half of a name, or more than a name.
         let begins = given.len().min(folded.len()) >= 2 && (given.starts_with(&folded) || folded.starts_with(&given));
-        (begins || distance * 3 <= name.len().max(3)).then_some((distance, name))
+        (begins || distance * 3 <= name.len().max(3)).then_some((!begins, distance, name))
     };
-    known.into_iter().filter_map(near).min().map(|(_, name)| name)
+    known.into_iter().filter_map(near).min().map(|(.., name)| name)
 }
 
 /// The hint for a word that is none of the known ones.
@@ -138,5 +138,53 @@ pub fn one_of(given: &str, known: &[&str]) -> String {
     match did_you_mean(given, known.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("one of {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_follow_kubernetes_rules() {
+        let long = "a".repeat(64);
+        for good in ["a", "rack-a", "0", &long[1..]] {
+            assert!(dns_label(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &long] {
+            assert!(dns_label(bad).is_err(), "{bad}");
+        }
+        for bad in ["", ".", "a..b", "a.-b", &format!("{0}.{0}.{0}.{0}", &long[1..])] {
+            assert!(dns_subdomain(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "A.b_c-D", "example.org/role"] {
+            assert!(label_key(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a/b/c", "-a", "A.org/a", &long] {
+            assert!(label_key(bad).is_err(), "{bad}");
+        }
+        assert!(label_value("").is_ok() && label_value("a b").is_err() && label_value(&long).is_err());
+    }
+
+    #[test]
+    fn taints_have_a_key_and_an_effect() {
+        for good in ["a:NoSchedule", "a=b:NoExecute", "example.org/a=:PreferNoSchedule"] {
+            assert_eq!(taint(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a", ":NoSchedule", "a=b", "a=b:", "a=b:noschedule", "a=b c:NoSchedule"] {
+            assert!(taint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_is_guessed_only_if_it_is_near() {
+        let known = ["hostname", "bmc_ip", "mac", "ip_address", "netmask"];
+        let meant = |given| did_you_mean(given, known);
+        assert_eq!(meant("HostName"), Some("hostname"));
+        assert_eq!(meant("netmaks"), Some("netmask"));
+        assert_eq!(meant("ip"), Some("ip_address"));
+        assert_eq!(meant("mac_address"), Some("mac"));
+        assert_eq!(meant("colour"), None);
+        assert_eq!(meant(""), None);
     }
 }

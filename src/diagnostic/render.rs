@@ -115,3 +115,55 @@ fn visible(character: char) -> char {
         character => character,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Place, Source};
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    fn of(text: &str, range: Range<usize>) -> Diagnostics {
+        let source = Source::new("f", text.as_bytes().to_vec()).unwrap();
+        Diagnostics::of(Diagnostic::error(source.place(range), "no").hint("yes"))
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line_and_a_caret_under_it() {
+        let text = "one\ntwo three\n";
+        assert_eq!(
+            of(text, 8..13).render(false),
+            "error: no\n --> f:2:5\n  |\n2 | two three\n  |     ^^^^^\n  = hint: yes\n\n1 error\n"
+        );
+        assert!(of(text, 8..13).render(true).contains("\x1b[1;31merror\x1b[0m"));
+        assert_eq!(Diagnostics::default().render(false), "");
+    }
+
+    #[test]
+    fn carets_stand_under_wide_and_combining_characters_and_tabs() {
+        assert!(of("\t日本: x", 9..10).render(false).contains("1 |  日本: x\n  |        ^\n"));
+        assert!(of("e\u{301}: x", 5..6).render(false).contains("  |    ^\n"));
+    }
+
+    #[test]
+    fn a_terminal_is_not_obeyed_by_the_text_of_a_file() {
+        let shown = of("a\x1b[2Jb", 0..1).render(false);
+        assert!(!shown.contains('\x1b') && shown.contains("a\u{fffd}[2Jb"), "{shown}");
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_what_is_meant() {
+        let line = format!("{}HERE{}", "a".repeat(500), "b".repeat(500));
+        let shown = of(&line, 500..504).render(false);
+        let expected = format!("1 | …{}HERE{}…\n  |  {}^^^^\n", "a".repeat(30), "b".repeat(66), " ".repeat(30));
+        assert!(shown.contains(&expected), "{shown}");
+        // What is meant may be longer than what is shown.
+        let shown = of(&"x".repeat(1_000_000), 0..1_000_000).render(false);
+        assert!(shown.lines().all(|line| line.chars().count() <= 110), "{shown}");
+    }
+
+    #[test]
+    fn a_file_as_a_whole_has_no_line() {
+        let whole = Diagnostics::of(Diagnostic::warning(Place::file("f"), "old"));
+        assert_eq!(whole.render(false), "warning: old\n--> f\n\n1 warning\n");
+    }
+}

@@ -171,3 +171,49 @@ fn shortened(text: &str) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    fn at(text: &str, range: Range<usize>) -> (Option<(u64, u64)>, String) {
+        let place = Source::new("f", text.into()).unwrap().place(range);
+        (place.position, place.text)
+    }
+
+    #[test]
+    fn columns_count_characters_and_every_kind_of_line_end_counts() {
+        assert_eq!(at("ä: ö", 4..6), (Some((1, 4)), "ö".into()));
+        for text in ["a\nbc", "a\rbc", "a\r\nbc"] {
+            let from = text.len() - 1;
+            assert_eq!(at(text, from..from + 1), (Some((2, 2)), "c".into()), "{text:?}");
+        }
+        // A byte order mark is no column.
+        assert_eq!(at("\u{feff}ab", 1..2), (Some((1, 2)), "b".into()));
+    }
+
+    #[test]
+    fn places_are_within_the_file_whatever_is_asked_for() {
+        assert_eq!(at("ab", 7..9), (Some((1, 3)), "".into()));
+        assert_eq!(at("äb", 1..2), (Some((1, 1)), "ä".into()));
+        assert_eq!(at("ab\ncd", 1..5), (Some((1, 2)), "b".into()));
+        assert_eq!(at("", 0..0), (Some((1, 1)), "".into()));
+    }
+
+    #[test]
+    fn what_is_hidden_is_shown_nowhere() {
+        let mut source = Source::new("f", "a,pass,b,word,c".into()).unwrap();
+        source.hide([9..13, 2..6, 3..5]);
+        let place = source.place(7..8);
+        assert_eq!(place.excerpt, Some(Excerpt { line: "a,***,b,***,c".into(), marked: 6..7 }));
+        assert_eq!(source.place(3..5).text, "***");
+        assert_eq!(source.place(0..15).text, "a,***,b,***,c");
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf8_is_refused_at_the_byte() {
+        let refused = Source::new("f", b"ab\nc\xffd".to_vec()).unwrap_err();
+        assert_eq!((refused.place.position, refused.place.text.as_str()), (Some((2, 2)), "0xff"));
+    }
+}

@@ -104,3 +104,54 @@ fn bracketed(host: IpAddr) -> String {
         IpAddr::V6(host) => format!("[{host}]"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn addresses_are_kept_in_one_spelling() {
+        let (redfish, ipmi) = (Some(BmcKind::Redfish), Some(BmcKind::Ipmi));
+        for (given, kind, kept) in [
+            ("10.0.0.5", None, "https://10.0.0.5"),
+            ("10.0.0.5:443", redfish, "https://10.0.0.5"),
+            ("10.0.0.5:8443", None, "https://10.0.0.5:8443"),
+            ("fe80::5", None, "https://[fe80::5]"),
+            ("[fe80::5]:8443", None, "https://[fe80::5]:8443"),
+            ("10.0.0.5", ipmi, "ipmi://10.0.0.5:623"),
+            ("fe80::5", ipmi, "ipmi://[fe80::5]:623"),
+            ("IPMI://10.0.0.5:6230/", None, "ipmi://10.0.0.5:6230"),
+            ("HTTPS://BMC-5.Example.org:443/", None, "https://bmc-5.example.org"),
+            ("https://10.0.0.5/redfish/v1/", None, "https://10.0.0.5"),
+            ("http://[::1]:8000/redfish/v1/Systems/a-b", redfish, "http://[::1]:8000/redfish/v1/Systems/a-b"),
+        ] {
+            assert_eq!(address(given, kind).unwrap().url, kept, "{given}");
+        }
+        assert!(address("http://10.0.0.5", None).unwrap().clear);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for bad in [
+            "",
+            "bmc",
+            "10.0.0.5:0",
+            "10.0.0.5:70000",
+            "10.0.0",
+            "10.0.0.5/24",
+            "root@10.0.0.5",
+            "ftp://10.0.0.5",
+            "https://",
+            "https://10.0.0.5?x",
+            "https://10.0.0.5/redfish/v1/Systems/1/Bios",
+            "ipmi://bmc",
+            "ipmi://10.0.0.5/x",
+        ] {
+            assert!(address(bad, None).is_err(), "{bad}");
+        }
+        assert!(address("https://10.0.0.5", Some(BmcKind::Ipmi)).is_err());
+        assert!(address("ipmi://10.0.0.5", Some(BmcKind::Redfish)).is_err());
+    }
+}

@@ -64,11 +64,16 @@ pub struct Header {
 impl Header {
     /// Reads the first row; nothing if no row can be understood by it.
     pub fn read(source: &Source, record: &Record, found: &mut Diagnostics) -> Option<Self> {
-        let named = |text: &str| COLUMNS.iter().find(|(_, name)| *name == text).map(|(column, _)| *column);
-        let columns: Vec<Option<Column>> = record.cells.iter().map(|cell| named(cell.value.trim())).collect();
+        let columns: Vec<Option<Column>> = record.cells.iter().map(|cell| column(&cell.value)).collect();
         if columns.iter().all(Option::is_none) {
             found.push(no_header(source, record));
             return None;
+        }
+        let misplaced = misplaced(record);
+        if let Some(first) = misplaced.first() {
+            let message = "what stands here and after it names no columns";
+            let diagnostic = Diagnostic::error(source.place(first.clone()), message);
+            found.push(diagnostic.hint("is the end of the line missing?"));
         }
         let mut meant = Vec::new();
         for (index, (cell, column)) in record.cells.iter().zip(&columns).enumerate() {
@@ -77,7 +82,7 @@ impl Header {
                 found.push(problem.clone().at(place));
             } else if column.is_some() && columns[..index].contains(column) {
                 found.push(Diagnostic::error(place, format!("column `{name}` is given twice")));
-            } else if column.is_none() {
+            } else if column.is_none() && misplaced.is_empty() {
                 let message = match name {
                     "" => String::from("a column without a name"),
                     name => format!("unknown column `{name}`"),
@@ -125,6 +130,21 @@ impl Header {
                 _ => None,
             }
         })
+    }
+}
+
+fn column(name: &str) -> Option<Column> {
+    COLUMNS.iter().find(|(_, known)| *known == name.trim()).map(|(column, _)| *column)
+}
+
+/// Cells of the first row that name no column, if one of them cannot even be a name: they may be a machine, with its
+/// password, whose line does not begin where it should.
+pub fn misplaced(record: &Record) -> Vec<Range<usize>> {
+    let unknown = || record.cells.iter().filter(|cell| column(&cell.value).is_none());
+    let is_name = |cell: &Cell| cell.value.chars().all(|c| c.is_alphanumeric() || "_- ".contains(c));
+    match unknown().all(is_name) {
+        true => Vec::new(),
+        false => unknown().map(|cell| cell.range.clone()).collect(),
     }
 }
 

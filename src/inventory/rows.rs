@@ -106,16 +106,27 @@ impl<'a> Rows<'a> {
             }
         }
         let (cells, columns) = (record.cells.len(), self.header.len());
-        if cells != columns {
-            let message = format!("this row has {cells} cells, but there are {columns} columns");
+        let problem = if cells != columns {
             let hint = match cells > columns {
                 true => "put a cell that has a comma in it between quotes",
                 false => "every column needs its comma, also where the cell is empty",
             };
-            self.found.push(Diagnostic::error(hidden(self.source.place(first)), message).hint(hint));
-            return false;
-        }
-        true
+            Problem::new(format!("this row has {cells} cells, but there are {columns} columns")).hint(hint)
+        } else if self.is_shifted(record) {
+            let hint = "a cell with a comma in it belongs between quotes, and an empty cell keeps its comma";
+            Problem::new("the MAC address of this row is not in its column").hint(hint)
+        } else {
+            return true;
+        };
+        self.found.push(problem.at(hidden(self.source.place(first))));
+        false
+    }
+
+    /// Whether the MAC address stands under another column: then the password may do so too.
+    fn is_shifted(&self, record: &Record) -> bool {
+        let is_mac = |cell: &Cell| values::mac(cell.value.trim()).is_ok();
+        let mac = self.header.index(Column::Mac).and_then(|index| record.cells.get(index));
+        !mac.is_some_and(is_mac) && record.cells.iter().any(is_mac)
     }
 
     fn machine(&mut self, record: &Record) -> Option<Machine> {

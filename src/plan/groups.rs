@@ -181,3 +181,19 @@ fn chunks(text: &str) -> impl Iterator<Item = &str> {
         .chunk_by(|one, other| one.is_ascii_digit() == other.is_ascii_digit())
         .map(|chunk| std::str::from_utf8(chunk).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_by_their_value() {
+        let mut names =
+            vec!["node-10", "node-9", "node-09", "node", "a2b10", "a2b9", "node-100000000000000000000000", "node-2-b"];
+        names.sort_by(|one, other| natural(one, other));
+        assert_eq!(
+            names,
+            ["a2b9", "a2b10", "node", "node-2-b", "node-09", "node-9", "node-10", "node-100000000000000000000000"]
+        );
+    }
+}

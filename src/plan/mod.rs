@@ -170,3 +170,88 @@ pub fn plan(spec: &ClusterSpec, machines: &[Machine], recorded: &Recorded) -> Re
             .collect(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+    use std::path::Path;
+
+    fn example(name: &str) -> (ClusterSpec, Vec<Machine>) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware-examples/accepted").join(name);
+        let input = crate::cli::validate::load(&dir.join("cluster.yaml"), &dir.join("hardware.csv"));
+        let input = input.unwrap_or_else(|found| panic!("{}", found.render(false)));
+        (input.spec, input.machines)
+    }
+
+    fn members(plan: &Plan, group: &str) -> Vec<String> {
+        plan.machines.iter().filter(|one| one.group == group).map(|one| one.hostname.clone()).collect()
+    }
+
+    #[test]
+    fn machines_that_were_begun_are_kept_and_installed_ones_are_left_alone() {
+        let (spec, machines) = example("worker-groups");
+        let recorded = Recorded::from([
+            (String::from("worker-10"), MachineState::Installed),
+            (String::from("worker-3"), MachineState::Installing),
+            (String::from("worker-1"), MachineState::Pending),
+        ]);
+        let plan = plan(&spec, &machines, &recorded).unwrap();
+        assert_eq!(members(&plan, "general"), ["worker-3", "worker-10"]);
+        assert_eq!(members(&plan, "batch"), ["worker-1"]);
+        let text = render_text(&plan);
+        assert!(text.contains("\nworker-10:\n  nothing to do: it is installed\n"), "{text}");
+        assert!(text.contains("\nworker-3 (an earlier run left it Installing):\n   1. switch off"), "{text}");
+        assert!(text.ends_with("  gpu-2 (fits no group)\n  worker-2 (fits general)\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_done_follows_from_dhcp_mode_firmware_and_bmc() {
+        let (mut spec, machines) = example("uefi-and-bios");
+        let uefi = |plan: &Plan| plan.machines[0].actions.contains(&Action::SetBootEntry);
+        let bios = |plan: &Plan| plan.machines[1].actions.contains(&Action::SetBootEntry);
+        let reserved = plan(&spec, &machines, &Recorded::new()).unwrap();
+        assert!(uefi(&reserved) && !bios(&reserved));
+        let answers = |plan: &Plan| {
+            let answer = |action: &&Action| matches!(action, Action::AnswerDhcp { .. });
+            plan.machines[0].actions.iter().find(answer).map(Action::to_string)
+        };
+        let mac = "52:54:00:aa:00:0b";
+        assert_eq!(answers(&reserved), Some(format!("answer DHCP of {mac} with 10.20.0.11 and where to boot from")));
+        spec.provisioning.dhcp = DhcpMode::Proxy;
+        let proxy = plan(&spec, &machines, &Recorded::new()).unwrap();
+        assert_eq!(answers(&proxy), Some(format!("answer DHCP of {mac} with where to boot from")));
+        spec.provisioning.dhcp = DhcpMode::External;
+        assert_eq!(answers(&plan(&spec, &machines, &Recorded::new()).unwrap()), None);
+        let (spec, machines) = example("no-bmc");
+        let by_hand = plan(&spec, &machines, &Recorded::new()).unwrap();
+        assert!(matches!(by_hand.machines[0].actions[0], Action::StartByHand { .. }));
+    }
+
+    #[test]
+    fn conflicts_are_all_found_and_counted_once() {
+        let (mut spec, machines) = example("worker-groups");
+        spec.workers[1].count = 5;
+        spec.workers[2].selector = Labels::from([(String::from("zone"), String::from("east"))]);
+        let PlanError(conflicts) = plan(&spec, &machines, &Recorded::new()).unwrap_err();
+        let texts: Vec<String> = conflicts.iter().map(Conflict::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "`worker-1` fits the selectors of two groups, `general` and `gpu`",
+                "`worker-2` fits the selectors of two groups, `general` and `gpu`",
+                "`worker-3` fits the selectors of two groups, `general` and `gpu`",
+                "`worker-10` fits the selectors of two groups, `general` and `gpu`",
+                "groups `general`, `batch` together want 7 with type=worker, but the inventory has 4",
+            ]
+        );
+    }
+
+    #[test]
+    fn no_password_is_in_a_plan() {
+        let (spec, machines) = example("worker-groups");
+        let plan = plan(&spec, &machines, &Recorded::new()).unwrap();
+        assert!(!(render_text(&plan) + &serde_json::to_string(&plan).unwrap()).contains("s3cret"));
+    }
+}

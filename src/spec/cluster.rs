@@ -29,13 +29,12 @@ pub(super) fn read(reader: &mut Reader, tree: &Node) -> (Option<ClusterSpec>, Kn
 
 fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<ClusterSpec> {
     let mut fields = reader.fields(root)?;
-    let version = reader.required(&mut fields, "apiVersion");
-    let version = version.and_then(|value| reader.parse(&value, api_version));
-    let kind = reader.required(&mut fields, "kind").and_then(|value| reader.parse(&value, kind));
+    let version = reader.required(&mut fields, "apiVersion").map(|value| reader.parse(&value, api_version));
+    let kind = reader.required(&mut fields, "kind").map(|value| reader.parse(&value, kind));
     let metadata = reader.required(&mut fields, "metadata");
     let spec = reader.required(&mut fields, "spec");
     // The fields of another kind would all be unknown here: saying so once is enough.
-    if version.is_none() || kind.is_none() {
+    if version == Some(None) || kind == Some(None) {
         return None;
     }
     reader.finish(fields);
@@ -66,6 +65,7 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         node_networks(reader, &spec, known, &groups);
         known.groups = Some(groups);
     }
+    version.and(kind)?;
     Some(ClusterSpec {
         name: name?,
         kubernetes: kubernetes?,

@@ -11,7 +11,7 @@ mod yaml;
 
 pub use values::host_address;
 
-use crate::diagnostic::{Diagnostics, Place, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,16 +46,12 @@ pub struct Known {
 
 /// Reads a cluster.yaml that the user calls `name`.
 pub fn read(name: &str, bytes: Vec<u8>) -> Read {
-    let mut diagnostics = Diagnostics::default();
     let mut source = match Source::new(name, bytes) {
         Ok(source) => source,
-        Err(diagnostic) => {
-            diagnostics.push(*diagnostic);
-            let source = Source::empty(name);
-            return Read { cluster: None, known: Known::default(), diagnostics, source, tree: None };
-        }
+        Err(diagnostic) => return Read::unreadable(name, *diagnostic),
     };
     hide_secrets(&mut source);
+    let mut diagnostics = Diagnostics::default();
     let tree = yaml::parse(&source, &mut diagnostics);
     let mut reader = reader::Reader { source: &source, found: diagnostics };
     let (cluster, known) = match &tree {
@@ -67,6 +63,12 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
 }
 
 impl Read {
+    /// A file of which nothing could be read, and why.
+    pub fn unreadable(name: &str, diagnostic: Diagnostic) -> Self {
+        let (diagnostics, source) = (Diagnostics::of(diagnostic), Source::empty(name));
+        Self { cluster: None, known: Known::default(), diagnostics, source, tree: None }
+    }
+
     /// Where a field is: keys and indices joined by dots, `spec.workers.0.selector`. Of one that is not there, the file.
     pub fn place(&self, path: &str) -> Place {
         let path: Vec<&str> = path.split('.').collect();
@@ -235,4 +237,85 @@ pub struct Group {
     pub labels: BTreeMap<String, String>,
     /// Node taints, `key=value:Effect`.
     pub taints: Vec<String>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    const MINIMAL: &str = include_str!("../../hardware-examples/accepted/single-node/cluster.yaml");
+
+    /// The messages about a text, with their lines.
+    fn mistakes(text: &str) -> Vec<String> {
+        let read = read("f", text.into());
+        let line = |place: &Place| place.position.map(|(line, _)| line).unwrap_or_default();
+        read.diagnostics.iter().map(|one| format!("{}: {}", line(&one.place), one.message)).collect()
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let cluster = read("f", MINIMAL.into()).cluster.unwrap();
+        assert_eq!(cluster.kubernetes.endpoint.port, 6443);
+        assert_eq!(cluster.kubernetes.pod_cidr.to_string(), "10.244.0.0/16");
+        assert_eq!(cluster.kubernetes.service_cidr.to_string(), "10.96.0.0/12");
+        assert_eq!(cluster.kubernetes.cni, Cni::Flannel);
+        let provisioning = cluster.provisioning;
+        assert_eq!((provisioning.http_port, provisioning.agent_port), (8080, 8443));
+        assert_eq!((provisioning.address, provisioning.dhcp), (None, DhcpMode::Reservation));
+        assert_eq!((cluster.control_plane.name.as_str(), cluster.workers.len()), ("control-plane", 0));
+        assert_eq!(cluster.os.image.format, ImageFormat::Zst);
+    }
+
+    #[test]
+    fn the_default_networks_are_checked_too() {
+        let text = MINIMAL.replace("  provisioning:", "    podCIDR: 10.100.0.0/16\n  provisioning:");
+        assert_eq!(mistakes(&text), ["10: podCIDR 10.100.0.0/16 and serviceCIDR 10.96.0.0/12 overlap"]);
+        let text = MINIMAL.replace("10.20.0.11", "10.96.0.11");
+        assert_eq!(mistakes(&text), ["9: the endpoint 10.96.0.11 lies in serviceCIDR 10.96.0.0/12"]);
+    }
+
+    #[test]
+    fn aliases_cannot_be_made_a_bomb() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..30 {
+            let alias = format!("*a{}", level - 1);
+            text.push_str(&format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 10].join(", ")));
+        }
+        assert_eq!(
+            mistakes(&text),
+            ["5: up to here these are more than 100000 values, counting aliases by what they stand for"]
+        );
+        assert_eq!(mistakes("a: &a [*a]"), ["1: the alias stands inside the value that it refers to"]);
+    }
+
+    #[test]
+    fn nesting_ends_somewhere() {
+        for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
+            assert_eq!(mistakes(&text).len(), 1, "{}", &text[..4]);
+        }
+    }
+
+    #[test]
+    fn json_and_windows_line_ends_are_yaml_too() {
+        let tree = serde_saphyr::from_str::<serde_json::Value>(MINIMAL).unwrap();
+        let as_json = read("f", serde_json::to_vec_pretty(&tree).unwrap());
+        let as_dos = read("f", MINIMAL.replace('\n', "\r\n").into());
+        let plain = read("f", MINIMAL.into());
+        assert!(plain.cluster.is_some());
+        assert_eq!((&as_json.cluster, &as_dos.cluster), (&plain.cluster, &plain.cluster));
+    }
+
+    #[test]
+    fn a_private_key_or_password_in_the_spec_is_hidden() {
+        let key = "-----BEGIN OPENSSH PRIVATE KEY----- c2VjcmV0 -----END OPENSSH PRIVATE KEY-----";
+        let text = MINIMAL
+            .replace("file:images/", "https://me:c2VjcmV0@images/")
+            .replace("          - ssh-", &format!("          - \"{key}\"\n          - ssh-"));
+        let read = read("f", text.into());
+        assert_eq!(read.diagnostics.count(crate::diagnostic::Severity::Error), 2);
+        let shown = read.diagnostics.render(false) + &serde_json::to_string(&read.diagnostics).unwrap();
+        assert!(!shown.contains("c2VjcmV0"), "{shown}");
+    }
 }

@@ -247,3 +247,115 @@ pub fn ssh_key(text: &str) -> Result<String, Problem> {
         _ => Ok(text.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint<T: std::fmt::Debug>(result: Result<T, Problem>) -> String {
+        result.unwrap_err().hint.unwrap_or_default()
+    }
+
+    #[test]
+    fn versions_name_a_patch_release_that_is_supported() {
+        assert!(kubernetes_version("v1.33.0").is_ok() && kubernetes_version("v1.37.12").is_ok());
+        assert_eq!(hint(kubernetes_version("1.36.4")), "write v1.36.4");
+        assert_eq!(hint(kubernetes_version("v1.36")), "name the patch release too: v1.36.0");
+        for bad in
+            ["v1.32.9", "v1.38.0", "v2.36.0", "", "v", "latest", "v1.36.x", "v1.36.4-rc.1", "v1.036.4", "vv1.36.4"]
+        {
+            assert!(kubernetes_version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_ones_that_a_machine_can_have() {
+        assert!(host_address("10.20.0.10").is_ok());
+        for bad in [
+            "",
+            "10.20.0",
+            "010.20.0.1",
+            "10.20.0.10:6443",
+            "::1",
+            "host",
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "169.254.0.1",
+        ] {
+            assert!(host_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn images_come_from_files_and_web_servers_in_one_spelling() {
+        for (given, kept) in [
+            ("file:images/a.raw", "file:images/a.raw"),
+            ("file:/srv/a.raw", "file:/srv/a.raw"),
+            ("file:///srv/a.raw", "file:/srv/a.raw"),
+            ("https://example.org/a.raw?x=1", "https://example.org/a.raw?x=1"),
+        ] {
+            assert_eq!(image_url(given).as_deref(), Ok(kept));
+        }
+        for bad in [
+            "file:",
+            "file:/",
+            "file:images/",
+            "file://images/a.raw",
+            "file:../a.raw",
+            "file:a/../../b",
+            "ftp://a/b",
+            "https://a/",
+            "https://me:pw@a/b",
+            "a.raw",
+        ] {
+            assert!(image_url(bad).is_err(), "{bad}");
+        }
+        assert_eq!(hint(image_url("/images/a.raw")), "for a file of the artifact directory write file:images/a.raw");
+    }
+
+    #[test]
+    fn a_format_is_only_guessed_from_an_ending_that_is_clear() {
+        for (name, format) in [
+            ("a.raw", ImageFormat::Raw),
+            ("a.raw.zst", ImageFormat::Zst),
+            ("a.XZ", ImageFormat::Xz),
+            ("http://b/a.qcow2?x=.gz", ImageFormat::Qcow2),
+        ] {
+            assert_eq!(format_of(name), Ok(format), "{name}");
+        }
+        for bad in ["a.img", "a", "b.raw/a", "a.zip"] {
+            assert!(format_of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sums_are_sha256() {
+        let sum = "AB".repeat(32);
+        assert_eq!(sha256(&sum), Ok(sum.to_lowercase()));
+        assert_eq!(hint(sha256(&format!("sha256:{sum}"))), "leave out `sha256:`");
+        assert_eq!(hint(sha256(&sum[..32])), "this looks like MD5, SHA-1 or SHA-512");
+        assert!(sha256(&"g".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn keys_are_whole_public_keys_of_kinds_that_openssh_takes() {
+        const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIdAYLLdAjo9tBgZwj3uEcc/iVNXP0QyhPuyU8kPfvN6";
+        assert_eq!(ssh_key(&format!(" {ED25519} ops@admin\n")), Ok(format!("{ED25519} ops@admin")));
+        let other_kind = ED25519.replace("ssh-ed25519", "ssh-rsa");
+        let broken = ED25519.replace("IIdA", "II!A");
+        for bad in [
+            "",
+            "ssh-ed25519",
+            &ED25519[..70],
+            &other_kind,
+            &broken,
+            "no-pty ssh-ed25519 AAAA",
+            "~/.ssh/id.pub",
+            "hello",
+        ] {
+            assert!(ssh_key(bad).is_err(), "{bad}");
+        }
+        assert!(ssh_key(&format!("{ED25519}\n{ED25519}")).is_err());
+    }
+}

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Deepest nesting; a spec has six levels.
 const MAX_DEPTH: usize = 64;
-/// Most nodes after aliases are expanded; ten machines' worth of keys for every machine of a large cluster.
+/// Most nodes after aliases are expanded; a spec has a few hundred.
 const MAX_NODES: usize = 100_000;
 
 /// A value, and where it stands (an alias' value: where the anchor is).
@@ -156,7 +156,7 @@ impl Builder<'_, '_> {
             },
             Event::Alias(id) => match self.anchors.get(&id).cloned() {
                 Some(node) => {
-                    self.nodes += node.size();
+                    self.count(node.size(), &range)?;
                     self.value(node, 0)
                 }
                 None => Err(self.fatal(range, "the alias stands inside the value that it refers to")),
@@ -188,10 +188,7 @@ impl Builder<'_, '_> {
 
     /// Puts a finished value where it belongs.
     fn value(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            return Err(self.fatal(node.range, format!("aliases make this more than {MAX_NODES} values")));
-        }
+        self.count(1, &node.range)?;
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -208,6 +205,17 @@ impl Builder<'_, '_> {
             Kind::Scalar { .. } => {}
         }
         self.open.push(parent);
+        Ok(())
+    }
+
+    /// Refuses to make the tree larger than any spec.
+    fn count(&mut self, more: usize, range: &Range<usize>) -> Result<(), Box<Diagnostic>> {
+        self.nodes += more;
+        if self.nodes > MAX_NODES {
+            let message =
+                format!("up to here these are more than {MAX_NODES} values, counting aliases by what they stand for");
+            return Err(self.fatal(range.clone(), message));
+        }
         Ok(())
     }
 
