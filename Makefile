@@ -2,9 +2,10 @@
 # Debian packages, and make network namespaces and virtual machines.
 
 TARGET    := x86_64-unknown-linux-musl
-RELEASE   := target/$(TARGET)/release
+RELEASE   := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
 export METALGATE_CACHE     ?= $(HOME)/.cache/metalgate
 export METALGATE_ARTIFACTS ?= $(METALGATE_CACHE)/artifacts
+export METALGATE_AGENT     ?= $(abspath $(RELEASE))/metalgate-agent
 
 .PHONY: build artifacts demo test fmt clippy clean
 

@@ -64,18 +64,18 @@ impl ApiInstallations {
         mut change: impl FnMut(&mut MetalMachineStatus) -> Result<(), E>,
     ) -> Result<Result<(), E>, ReconcileError> {
         let api = self.context.objects::<MetalMachine>();
-        let moved = status::update(&api, machine, |status| {
-            let before = (status.state, status.reason.clone());
+        let entered = status::update(&api, machine, |status| {
+            let before = status.state;
             change(status)?;
-            if status.state != before.0 {
-                status.since = Some(Timestamp::now());
+            if status.state == before {
+                return Ok(None);
             }
-            Ok::<_, E>((status.state, status.reason.clone()) != before)
-                .map(|changed| changed.then(|| (status.state, status.reason.clone())))
+            status.since = Some(Timestamp::now());
+            Ok(Some((status.state, status.reason.clone())))
         })
         .await?;
-        Ok(moved.map(|news| {
-            if let Some((state, reason)) = news {
+        Ok(entered.map(|entered| {
+            if let Some((state, reason)) = entered {
                 self.context.events.emit(Some(machine), EventKind::State { state: format!("{state:?}"), reason });
             }
         }))
