@@ -214,7 +214,7 @@ pub fn ssh_key(text: &str) -> Result<String, Problem> {
     if text.lines().count() > 1 {
         return Err(Problem::new("a key is one line").hint("one list item for each key"));
     }
-    match words.iter().position(|word| is_kind(word)) {
+    match words.iter().position(is_kind) {
         Some(0) => {}
         Some(_) => {
             return Err(
