@@ -1,15 +1,15 @@
 # The OS image: Debian 13 with cloud-init and SSH, for BIOS and UEFI, with what a Kubernetes node needs besides
 # Kubernetes. Sourced by `build`.
 #
-# GPT: 1 BIOS boot, 2 ESP, 3 CIDATA (a NoCloud seed goes here), 4 root, last so that it can grow. No loop device is
+# GPT: 1 BIOS boot, 2 ESP, 3 CIDATA (a NoCloud seed goes here), 4 root (x86-64), last so that it can grow. No loop device is
 # needed: mke2fs and mtools write the file systems, sfdisk the table, and GRUB's two programs go where firmware looks.
 # `os-image/root` is laid over the root file system.
 
 # The cloud kernel starts fast in virtual machines; METALGATE_OS_KERNEL=linux-image-amd64 has every driver.
 os_kernel=${METALGATE_OS_KERNEL:-linux-image-cloud-amd64}
 os_packages=(
-    "$os_kernel" systemd-sysv systemd-resolved systemd-timesyncd dbus udev initramfs-tools zstd openssh-server cloud-init
-    cloud-guest-utils e2fsprogs sudo iproute2 iputils-ping ca-certificates curl
+    "$os_kernel" systemd-sysv systemd-resolved systemd-timesyncd systemd-repart dbus udev initramfs-tools zstd openssh-server
+    cloud-init cloud-guest-utils e2fsprogs sudo iproute2 iputils-ping ca-certificates curl
     containerd runc iptables conntrack socat ethtool ebtables kmod
 )
 # A node is updated when its operator says so; sshd's keys are cloud-init's; file systems are trimmed by who owns them.
@@ -28,6 +28,7 @@ os_root() {
         --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; echo COMPRESS=zstd >"$1/etc/initramfs-tools/conf.d/metalgate"' \
         --customize-hook="cp -a --no-preserve=ownership '$provisioning/os-image/root/.' \"\$1\"" \
         --customize-hook='chroot "$1" systemctl --quiet enable systemd-networkd systemd-resolved ssh' \
+        --customize-hook='chroot "$1" systemctl --quiet add-wants local-fs.target systemd-growfs-root.service' \
         --customize-hook='chroot "$1" systemctl --quiet disable containerd' \
         --customize-hook="chroot \"\$1\" systemctl --quiet mask ${os_masked[*]}" \
         "$suite" "$1" "$debian_mirror"
@@ -95,7 +96,7 @@ label: gpt
 start=1MiB, size=1MiB, type=21686148-6449-6E6F-744E-656564454649, name=bios
 start=2MiB, size=32MiB, type=uefi, name=esp
 start=34MiB, size=8MiB, type=linux, name=CIDATA
-start=42MiB, type=linux, name=root
+start=42MiB, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, name=root
 TABLE
     dd if="$work/esp.vfat" of="$disk" bs=1M seek=2 conv=notrunc status=none
     dd if="$work/cidata.vfat" of="$disk" bs=1M seek=34 conv=notrunc status=none
