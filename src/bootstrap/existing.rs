@@ -22,6 +22,15 @@ pub enum ExistingError {
         #[source]
         source: Box<KubeconfigError>,
     },
+    /// What it says cannot be done.
+    #[error("cannot connect as the kubeconfig {path} says")]
+    Client {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// The cluster refuses, or does not answer.
     #[error("the cluster of {path} does not answer")]
     Silent {
@@ -33,10 +42,17 @@ pub enum ExistingError {
     },
 }
 
-struct Existing;
+/// One that lives on without us.
+struct Existing {
+    kubeconfig: PathBuf,
+}
 
 #[async_trait]
 impl Running for Existing {
+    fn describe(&self) -> String {
+        format!("the cluster of {}", self.kubeconfig.display())
+    }
+
     async fn died(&mut self) -> BootstrapError {
         std::future::pending().await
     }
@@ -50,15 +66,31 @@ pub async fn connect(path: &Path) -> Result<BootstrapCluster, ExistingError> {
     let silent = |source| ExistingError::Silent { path: path.to_owned(), source };
     let version = tokio::time::timeout(ANSWER, client.apiserver_version()).await;
     version.map_err(|_| silent(None))?.map_err(|source| silent(Some(Box::new(source))))?;
-    Ok(BootstrapCluster { client, kubeconfig: path.to_owned(), running: Box::new(Existing) })
+    let running = Box::new(Existing { kubeconfig: path.to_owned() });
+    Ok(BootstrapCluster { client, kubeconfig: path.to_owned(), running })
 }
 
 /// A client for a kubeconfig's current context.
-pub(super) async fn client(path: &Path) -> Result<Client, ExistingError> {
-    crate::tls::install_provider();
+async fn client(path: &Path) -> Result<Client, ExistingError> {
+    let config = config(path).await?;
+    client_of(path, config)
+}
+
+/// The same for a server on loopback, which no HTTPS_PROXY of the user's is asked for.
+pub(super) async fn loopback_client(path: &Path) -> Result<Client, ExistingError> {
+    let mut config = config(path).await?;
+    config.proxy_url = None;
+    client_of(path, config)
+}
+
+async fn config(path: &Path) -> Result<Config, ExistingError> {
     let failed = |source| ExistingError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
-    Client::try_from(config)
-        .map_err(|source| ExistingError::Silent { path: path.to_owned(), source: Some(Box::new(source)) })
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+fn client_of(path: &Path, config: Config) -> Result<Client, ExistingError> {
+    crate::tls::install_provider();
+    let unusable = |source| ExistingError::Client { path: path.to_owned(), source: Box::new(source) };
+    Client::try_from(config).map_err(unusable)
 }

@@ -7,6 +7,7 @@
 mod embedded;
 mod existing;
 mod kind;
+mod log;
 pub mod supervise;
 
 pub use embedded::EmbeddedError;
@@ -15,8 +16,10 @@ pub use kind::KindError;
 
 use crate::image::manifest::Manifest;
 use async_trait::async_trait;
+use kind::Kind;
 use kube::Client;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Which bootstrap cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub enum BootstrapError {
 /// A running bootstrap cluster.
 #[async_trait]
 trait Running: Send + Sync {
+    /// What and where it is, for a log.
+    fn describe(&self) -> String;
     /// Waits until it dies by itself; never, for one that is not ours.
     async fn died(&mut self) -> BootstrapError;
     /// Ends what we started of it. Its data stays.
@@ -73,6 +78,11 @@ impl BootstrapCluster {
         &self.kubeconfig
     }
 
+    /// What and where it is, for a log.
+    pub fn describe(&self) -> String {
+        self.running.describe()
+    }
+
     /// Waits until it dies by itself.
     pub async fn died(&mut self) -> BootstrapError {
         self.running.died().await
@@ -93,9 +103,22 @@ pub async fn start(
     work_dir: &Path,
     cluster: &str,
 ) -> Result<BootstrapCluster, BootstrapError> {
+    let started = Instant::now();
+    let cluster = match provider {
+        Provider::Embedded => embedded::start(metalgate, artifacts, work_dir).await?,
+        Provider::Existing { kubeconfig } => existing::connect(kubeconfig).await?,
+        Provider::Kind => Kind::on_path(work_dir, cluster).start().await?,
+    };
+    tracing::info!(seconds = started.elapsed().as_secs_f64(), "bootstrap cluster: {}", cluster.describe());
+    Ok(cluster)
+}
+
+/// Deletes the bootstrap cluster of `provider` with everything in it, stopped before; an existing one is left as it is.
+pub async fn remove(provider: &Provider, work_dir: &Path, cluster: &str) -> Result<(), BootstrapError> {
     match provider {
-        Provider::Embedded => Ok(embedded::start(metalgate, artifacts, work_dir).await?),
-        Provider::Existing { kubeconfig } => Ok(existing::connect(kubeconfig).await?),
-        Provider::Kind => Ok(kind::start(work_dir, cluster).await?),
+        Provider::Embedded => embedded::remove(work_dir).await?,
+        Provider::Existing { .. } => {}
+        Provider::Kind => Kind::on_path(work_dir, cluster).remove().await?,
     }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The hidden `metalgate supervise PROGRAM ARGS...`: becomes a program that dies with the metalgate that started it.
+//! The hidden `metalgate supervise PID PROGRAM ARGS...`: becomes a program that dies with the metalgate that started it.
 
 use super::Failure;
 use crate::bootstrap::supervise;
@@ -6,11 +6,12 @@ use std::ffi::OsString;
 
 #[derive(clap::Args)]
 pub struct Args {
+    parent: i32,
     program: OsString,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    Err(supervise::become_program(&args.program, &args.args).into())
+    Err(supervise::become_program(args.parent, &args.program, &args.args).into())
 }

@@ -177,11 +177,12 @@ impl Authority {
 }
 
 impl Identity {
-    /// Reads `NAME.crt` and `NAME.key` of `dir`, if both are there.
+    /// Reads `NAME.crt` and `NAME.key` of `dir`, if both are there and are text.
     pub fn load(dir: &Path, name: &str) -> Result<Option<Self>, PkiError> {
         let read = |path: PathBuf| match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A disk that was full or lost power leaves bytes that are no text.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
             Err(source) => Err(PkiError::Io { path, source }),
         };
         let (cert, key) = (read(dir.join(format!("{name}.crt")))?, read(dir.join(format!("{name}.key")))?);
@@ -200,13 +201,16 @@ impl Identity {
         Ok(hex::encode(Sha256::digest(&pem.contents)))
     }
 
-    /// Whether less than two thirds of its life are over. What cannot be read is not fresh.
+    /// Whether less than two thirds of its life are over. What cannot be read is not fresh, nor is a certificate whose
+    /// key is another one: a run was killed between the two files.
     fn is_fresh(&self) -> bool {
         let Ok((_, pem)) = parse_x509_pem(self.cert.as_bytes()) else { return false };
         let Ok(cert) = pem.parse_x509() else { return false };
         let (begin, end) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        KeyPair::from_pem(self.key.expose()).is_ok() && begin <= now && (now - begin) * 3 < (end - begin) * 2
+        let Ok(key) = KeyPair::from_pem(self.key.expose()) else { return false };
+        let is_pair = cert.public_key().subject_public_key.data == key.public_key_raw();
+        is_pair && begin <= now && (now - begin) * 3 < (end - begin) * 2
     }
 }
 
@@ -225,7 +229,7 @@ pub fn keep_signing_key(dir: &Path, name: &str) -> Result<(), PkiError> {
 }
 
 /// Writes a file whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let new = path.with_extension("new");
     let attempt = || {
         match std::fs::remove_file(&new) {
@@ -323,5 +327,21 @@ mod tests {
         std::fs::write(dir.path().join("leaf.key"), "nonsense").unwrap();
         let mended = authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(86_400))).unwrap();
         assert_ne!(new.cert, mended.cert);
+        std::fs::write(dir.path().join("leaf.crt"), [0xff; 512]).unwrap();
+        authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(86_400))).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_is_no_pair() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = request(Duration::from_secs(86_400));
+        let authority = Authority::new("test CA").unwrap();
+        let kept = authority.keep_leaf(dir.path(), "leaf", &day).unwrap();
+        assert!(kept.is_fresh());
+        // What a run leaves that is killed after the first of the two files.
+        let other = authority.issue(&day).unwrap();
+        std::fs::write(dir.path().join("leaf.key"), other.key.expose()).unwrap();
+        let mended = authority.keep_leaf(dir.path(), "leaf", &day).unwrap();
+        assert!(mended.is_fresh() && mended.cert != kept.cert);
     }
 }
