@@ -47,7 +47,7 @@ pub enum FillError {
     Client(#[source] reqwest::Error),
     /// A download.
     #[error(transparent)]
-    Download(#[from] DownloadError),
+    Download(#[from] Box<DownloadError>),
     /// A manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -134,12 +134,12 @@ async fn from_release(
 ) -> Result<(), FillError> {
     let Some(release) = entry.release else { return Ok(()) };
     let client = download::client().map_err(FillError::Client)?;
-    let text = download::text(&client, &release.sha256_url).await?;
+    let text = download::text(&client, &release.sha256_url).await.map_err(Box::new)?;
     let sum =
         text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
     let sha256 = sum.ok_or(FillError::NoSum { url: release.sha256_url })?.to_ascii_lowercase();
     let path = request.dir.join(&entry.path);
-    download::file(&client, &release.url, &path, &sha256, report(events, &entry.path)).await?;
+    download::file(&client, &release.url, &path, &sha256, report(events, &entry.path)).await.map_err(Box::new)?;
     let size = size_of(&path, &entry.piece)?;
     let (version, source) = (release.version, release.url.to_string());
     manifest.set(Artifact { path: entry.path, kind: entry.kind, arch: entry.arch, version, sha256, size, source });
@@ -166,7 +166,7 @@ async fn from_mirror(
     let join =
         |path: &str| base.join(path).map_err(|_| FillError::Base { mirror: base.clone(), path: path.to_owned() });
     let url = join(manifest::FILE)?;
-    let text = download::text(&client, &url).await?;
+    let text = download::text(&client, &url).await.map_err(Box::new)?;
     let theirs = Manifest::parse(text.as_bytes(), &request.dir, PathBuf::from(url.as_str()))?;
     let wanted = |artifact: &&Artifact| request.only.is_empty() || request.only.contains(&artifact.kind);
     for artifact in theirs.artifacts.iter().filter(wanted) {
@@ -174,7 +174,9 @@ async fn from_mirror(
         if here.is_err() {
             let path = request.dir.join(&artifact.path);
             let url = join(&artifact.path)?;
-            download::file(&client, &url, &path, &artifact.sha256, report(events, &artifact.path)).await?;
+            download::file(&client, &url, &path, &artifact.sha256, report(events, &artifact.path))
+                .await
+                .map_err(Box::new)?;
         }
         manifest.set(Artifact { source: mirror.to_string(), ..artifact.clone() });
         manifest.save()?;

@@ -1,6 +1,8 @@
 //! The bootstrap cluster for real: etcd and kube-apiserver out of the artifact directory, driven through the library and
 //! through the binary that users run. A missing artifact is a failure.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};

@@ -3,6 +3,8 @@
 //!
 //! Root is needed. `METALGATE_BIN` names another binary than cargo's, such as the static release.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use metalgate::event::{Event, EventKind};
 use metalgate::workflow::journal;
 use std::fs::File;

@@ -1,6 +1,8 @@
 //! DHCP and TFTP between network namespaces, against clients that we did not write: udhcpc, dhclient, dhcrelay, tftp-hpa,
 //! atftp, busybox and curl. Root is needed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod namespaces;
 
 use metalgate::event::{Event, EventBus, EventKind};
@@ -332,7 +334,7 @@ fn a_lost_packet_is_sent_again_even_the_oack() {
     let client = wire.link.client.thread(move || {
         let socket = UdpSocket::bind("10.91.0.11:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket.send_to(b"\0\x01ipxe/even\0octet\0blksize\0512\0windowsize\04\0", (US, 69)).unwrap();
+        socket.send_to(b"\0\x01ipxe/even\0octet\0blksize\x00512\0windowsize\x004\0", (US, 69)).unwrap();
         let mut buffer = [0u8; 600];
         let mut receive = || {
             let (length, from) = socket.recv_from(&mut buffer).unwrap();

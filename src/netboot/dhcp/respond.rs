@@ -85,10 +85,11 @@ pub fn respond(
     message: &Message,
     source: SocketAddrV4,
 ) -> Option<Exchange> {
-    if message.opcode() != Opcode::BootRequest || message.htype() != HType::Eth {
+    // The length before the address: dhcproto cuts the address to a length that it has not checked.
+    if message.opcode() != Opcode::BootRequest || message.htype() != HType::Eth || message.hlen() != 6 {
         return None;
     }
-    let mac = MacAddr(message.chaddr().get(..6)?.try_into().ok()?);
+    let mac = MacAddr(message.chaddr().try_into().ok()?);
     let kind = message.opts().msg_type()?;
     let client = Client::of(message.opts());
     let entry = table.get(mac);

@@ -263,4 +263,29 @@ proptest! {
             }
         }
     }
+
+    /// The same for a message of which one byte is another.
+    #[test]
+    fn no_damaged_byte_breaks_the_server(at in 0usize..300, byte in any::<u8>()) {
+        let mut bytes = message(MessageType::Discover, [class("PXEClient:Arch:00007")]).to_vec().unwrap();
+        if let Some(damaged) = bytes.get_mut(at) {
+            *damaged = byte;
+        }
+        if let Ok(message) = Message::decode(&mut Decoder::new(&bytes)) {
+            respond(&config(DhcpMode::Reservation), &table(true), Service::Dhcp, &message, SocketAddrV4::new(US, 68));
+        }
+    }
+}
+
+#[test]
+fn an_address_of_no_length_of_ethernets_is_nobodys() {
+    let valid = message(MessageType::Discover, []).to_vec().unwrap();
+    for length in [0, 5, 7, 16, 17, 255] {
+        let mut bytes = valid.clone();
+        bytes[2] = length;
+        let message = Message::decode(&mut Decoder::new(&bytes)).unwrap();
+        let source = SocketAddrV4::new(US, 68);
+        let exchange = respond(&config(DhcpMode::Reservation), &table(true), Service::Dhcp, &message, source);
+        assert!(exchange.is_none(), "hlen {length}");
+    }
 }

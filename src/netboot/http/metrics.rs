@@ -26,9 +26,9 @@ pub struct Metrics {
     power: IntCounterVec,
 }
 
-impl Metrics {
+impl Default for Metrics {
     /// Counters at zero.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let registry = Registry::new();
         let several = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels);
@@ -48,7 +48,9 @@ impl Metrics {
             registry,
         }
     }
+}
 
+impl Metrics {
     /// Counts events until `cancel` is cancelled.
     pub async fn follow(self, mut events: Receiver<Event>, cancel: CancellationToken) {
         while let Some(received) = cancel.run_until_cancelled(events.recv()).await {
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn events_are_counted_under_well_formed_names() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.count(&EventKind::State { state: "Installed".into(), reason: "r".into() });
         metrics.count(&EventKind::Http {
             client: [10, 0, 0, 1].into(),

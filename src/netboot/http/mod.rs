@@ -159,7 +159,7 @@ impl HttpServer {
             format!("https://{}:{}", config.address, port(&agent, config.agent_port)),
             config.identity.fingerprint()?,
         )?;
-        let (artifacts, images, metrics) = (config.artifacts, config.images, Metrics::new());
+        let (artifacts, images, metrics) = (config.artifacts, config.images, Metrics::default());
         let shared = Shared { table, events, installations, artifacts, images, scripts, metrics };
         Ok(Self { plain, agent, tls, shared: Arc::new(shared) })
     }

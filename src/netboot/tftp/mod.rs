@@ -114,7 +114,9 @@ impl TftpServer {
     fn accept(&self, packet: &[u8], client: SocketAddr, running: usize) -> Result<Request, Refusal> {
         let refuse =
             |file: &str, code, message: &str| Refusal { file: file.to_owned(), code, message: message.to_owned() };
-        let (filename, mode, wanted) = match Packet::deserialize(packet) {
+        // Some PXE firmware pads the name with 0xff, which no text has in it.
+        let packet: Vec<u8> = packet.iter().copied().filter(|byte| *byte != 0xff).collect();
+        let (filename, mode, wanted) = match Packet::deserialize(&packet) {
             Ok(Packet::Rrq { filename, mode, options }) => (filename, mode, options),
             Ok(Packet::Wrq { filename, .. }) => {
                 return Err(refuse(&filename, ErrorCode::AccessViolation, "nothing can be written here"));
@@ -128,9 +130,8 @@ impl TftpServer {
         if !mode.eq_ignore_ascii_case("octet") {
             return Err(refuse(&filename, ErrorCode::NotDefined, "only mode octet: boot programs are no text"));
         }
-        // A name is looked up and never a path, so there is no `..` to think of. Some firmware sends a leading slash, and
-        // some pads the name of option 67 with 0xff.
-        let name = filename.trim_start_matches('/').trim_end_matches('\u{fffd}').to_owned();
+        // A name is looked up and never a path, so there is no `..` to think of. Some firmware sends a leading slash.
+        let name = filename.trim_start_matches('/').to_owned();
         let Some(content) = self.files.get(&name) else {
             return Err(refuse(&filename, ErrorCode::FileNotFound, "no such file"));
         };
@@ -199,3 +200,6 @@ fn machine_at(table: &BootTable, client: IpAddr) -> Option<String> {
         IpAddr::V6(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
