@@ -262,7 +262,10 @@ mod tests {
         std::fs::write(ours.path().join("bootstrap/etcd"), "").unwrap();
         std::fs::write(theirs.path().join("bootstrap/etcd"), "what evil is").unwrap();
         let error = fill(&request(ours.path(), Source::Mirror(url)), &EventBus::default()).await.unwrap_err();
-        assert!(matches!(error, FillError::Download(DownloadError::Sum { .. })), "{error}");
+        assert!(
+            matches!(&error, FillError::Download(cause) if matches!(**cause, DownloadError::Sum { .. })),
+            "{error}"
+        );
         assert_eq!(std::fs::read_dir(ours.path().join("bootstrap")).unwrap().count(), 1);
     }
 

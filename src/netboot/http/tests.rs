@@ -237,8 +237,10 @@ async fn the_agents_api_takes_a_token_once_and_tells_no_from_not_now() {
     assert_eq!(post("/agent/v1/report", report, "other").await, "401");
     *fixture.installations.down.lock().unwrap() = true;
     assert_eq!(post("/agent/v1/report", report, "session").await, "503");
-    let large = "x".repeat(LARGEST_MESSAGE + 1);
-    assert_eq!(post("/agent/v1/report", &large, "session").await, "413");
+    // An argument list does not hold it.
+    let large = fixture.dir.path().join("large");
+    std::fs::write(&large, "x".repeat(LARGEST_MESSAGE + 1)).unwrap();
+    assert_eq!(post("/agent/v1/report", &format!("@{}", large.display()), "session").await, "413");
 
     // Who does not trust the certificate does not get through; plain HTTP does not lead here.
     let untrusted = curl(&[&format!("{}/agent/v1/report", fixture.agent)]).await;
