@@ -1,6 +1,7 @@
 //! Whether KVM works here: found out by booting something, because `/dev/kvm` may be there and still run no firmware
 //! (nested under a paravirtual hypervisor it ends in `KVM internal error`).
 
+use super::qemu::EMULATED_CPU;
 use super::rack::Accelerator;
 use super::{LabError, host};
 use std::path::Path;
@@ -29,7 +30,7 @@ async fn boots(accelerator: Accelerator) -> Result<bool, LabError> {
     let (code, vars) = host::ovmf()?;
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "Nehalem"),
+        Accelerator::Tcg => ("tcg,thread=multi", EMULATED_CPU),
     };
     let firmware = format!("if=pflash,format=raw,readonly=on,file={}", code.display());
     // A snapshot: nothing is written to the template.

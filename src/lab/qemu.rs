@@ -9,6 +9,12 @@ use crate::hardware::BootMode;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// The processor that is emulated where there is no KVM. An AMD one, because kernels trust it to keep their page tables
+/// secret: on an Intel one they change tables with every system call, which costs an emulator dearly. Without
+/// cmpxchg16b, because QEMU 7.2 translates it with broken flags, and current kernels use it in their allocator: they die with
+/// a double fault at their first start. Without the two features that QEMU would warn of.
+pub const EMULATED_CPU: &str = "Opteron_G3,-cx16,-svm,-misalignsse";
+
 /// What a start of the machine begins from. Whatever it is, the disk comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,9 +73,7 @@ pub fn arguments(
     args.add("-machine", "q35,graphics=off");
     match rack.accelerator {
         Accelerator::Kvm => args.add("-accel", "kvm").add("-cpu", "host"),
-        // A plain model: translating fewer features is faster. Without cmpxchg16b, because QEMU 7.2 translates it with broken
-        // flags, and current kernels use it in their allocator: they die with a double fault at their first start.
-        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=512").add("-cpu", "Nehalem,-cx16"),
+        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=512").add("-cpu", EMULATED_CPU),
     };
     args.add("-smp", rack.cpus.to_string()).add("-m", rack.memory_mib.to_string());
     args.add("-uuid", machine.uuid.to_string());

@@ -104,11 +104,19 @@ impl Machine {
         let mut qemu = Command::new("qemu-system-x86_64");
         // No network program of the firmware's own, which would be tried before the disk.
         let nic = format!("virtio-net-pci,netdev=n0,mac={MAC},romfile=");
-        qemu.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem,-cx16", "-m", "1024", "-no-reboot"])
-            .args(["-display", "none", "-monitor", "none", "-serial", &format!("file:{}", file("console"))])
-            .args(["-netdev", "user,id=n0", "-device", &nic])
-            .args(["-drive", &format!("file={},if=none,id=d0,format=raw,cache=unsafe", file("disk"))])
-            .args(["-device", "virtio-blk-pci,drive=d0,serial=root-disk"]);
+        qemu.args([
+            "-accel",
+            "tcg,thread=multi,tb-size=512",
+            "-cpu",
+            "Opteron_G3,-cx16,-svm,-misalignsse",
+            "-m",
+            "1024",
+            "-no-reboot",
+        ])
+        .args(["-display", "none", "-monitor", "none", "-serial", &format!("file:{}", file("console"))])
+        .args(["-netdev", "user,id=n0", "-device", &nic])
+        .args(["-drive", &format!("file={},if=none,id=d0,format=raw,cache=unsafe", file("disk"))])
+        .args(["-device", "virtio-blk-pci,drive=d0,serial=root-disk"]);
         if self.firmware == Firmware::Uefi {
             let code = "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
             let vars = format!("if=pflash,unit=1,format=raw,file={}", file("vars"));
