@@ -208,8 +208,11 @@ fn dhclient_gets_renews_and_releases_and_is_refused_a_foreign_address() {
     std::fs::write(&leases, text).unwrap();
     let said = lease(&wire, &[]);
     assert!(said.contains("DHCPNAK") && said.contains("bound to 10.91.0.11"), "{said}");
+    // Its script puts no address on the interface, without which a release finds no way to us.
+    wire.address("10.91.0.11/24");
     lease(&wire, &["-r"]);
-    let exchanges = exchanges(&wire.seen());
+    let release = |kind: &EventKind| matches!(kind, EventKind::Dhcp { message, .. } if message == "RELEASE");
+    let exchanges = exchanges(&wire.seen_until(1, release));
     for exchange in ["DISCOVER>OFFER", "REQUEST>ACK", "REQUEST>NAK", "RELEASE>none"] {
         assert!(exchanges.iter().any(|found| found == exchange), "{exchange} is not in {exchanges:?}");
     }
@@ -274,8 +277,9 @@ fn foreign_tftp_clients_get_every_byte() {
         same(wire.dir.path(), "got", wanted);
         wire.client("busybox", &["tftp", "-g", "-b", "1468", "-r", &remote, "-l", "got", US]);
         same(wire.dir.path(), "got", wanted);
-        wire.client("curl", &["-sS", "-o", "got", &format!("tftp://{US}/{remote}")]);
+        // Told that a file is empty, curl leaves without a word.
         if !wanted.is_empty() {
+            wire.client("curl", &["-sS", "-o", "got", &format!("tftp://{US}/{remote}")]);
             same(wire.dir.path(), "got", wanted);
         }
     }
@@ -290,7 +294,7 @@ fn foreign_tftp_clients_get_every_byte() {
         assert!(output.status.success(), "{options:?}: {}", String::from_utf8_lossy(&output.stderr));
         same(wire.dir.path(), "got", &whole);
     }
-    let events = wire.seen_until(12, |kind| matches!(kind, EventKind::TftpDone { .. }));
+    let events = wire.seen_until(11, |kind| matches!(kind, EventKind::TftpDone { .. }));
     assert!(events.iter().all(|event| event.machine.as_deref() == Some("node-1")));
 }
 
