@@ -4,7 +4,7 @@ use crate::hardware::{Arch, BootMode, MacAddr};
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// One machine, as the boot services need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,27 +29,95 @@ pub struct BootEntry {
 
 /// The machines that we know, by MAC address. Cheap to clone; all clones are one table.
 #[derive(Clone, Debug, Default)]
-pub struct BootTable(Arc<RwLock<HashMap<MacAddr, BootEntry>>>);
+pub struct BootTable(Arc<RwLock<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    machines: HashMap<MacAddr, BootEntry>,
+    /// Addresses that another DHCP server gave to machines of ours.
+    elsewhere: HashMap<Ipv4Addr, MacAddr>,
+}
 
 impl BootTable {
     /// Adds a machine, or replaces what was known of it.
     pub fn set(&self, entry: BootEntry) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(entry.mac, entry);
+        self.write().machines.insert(entry.mac, entry);
     }
 
     /// Forgets a machine.
     pub fn remove(&self, mac: MacAddr) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&mac);
+        self.write().machines.remove(&mac);
+    }
+
+    /// Notes that the machine was seen with this address, which need not be the inventory's while another DHCP server
+    /// gives out addresses.
+    pub fn seen_at(&self, mac: MacAddr, address: Ipv4Addr) {
+        let mut known = self.write();
+        if known.machines.contains_key(&mac) {
+            // An address for each machine: what it had before, another may have now.
+            known.elsewhere.retain(|_, holder| *holder != mac);
+            known.elsewhere.insert(address, mac);
+        }
     }
 
     /// What is known of `mac`, whether it is being installed or not.
     pub fn get(&self, mac: MacAddr) -> Option<BootEntry> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&mac).cloned()
+        self.read().machines.get(&mac).cloned()
     }
 
-    /// The machine whose address is `address`.
+    /// The machine whose address is `address`, by the inventory or as it was seen.
     pub fn by_address(&self, address: Ipv4Addr) -> Option<BootEntry> {
-        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.values().find(|entry| entry.address.addr() == address).cloned()
+        let known = self.read();
+        let reserved = known.machines.values().find(|entry| entry.address.addr() == address);
+        reserved.or_else(|| known.machines.get(known.elsewhere.get(&address)?)).cloned()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(last: u8) -> BootEntry {
+        BootEntry {
+            machine: format!("node-{last}"),
+            mac: MacAddr([0x52, 0x54, 0, 0xaa, 0, last]),
+            address: format!("10.0.0.{last}/24").parse().unwrap(),
+            gateway: [10, 0, 0, 1].into(),
+            nameservers: Vec::new(),
+            arch: Arch::Amd64,
+            boot_mode: BootMode::Uefi,
+            installing: true,
+        }
+    }
+
+    #[test]
+    fn a_machine_is_known_by_the_address_it_was_seen_with() {
+        let table = BootTable::default();
+        let (first, second) = (entry(1), entry(2));
+        table.set(first.clone());
+        table.set(second.clone());
+        let at = |last: u8| table.by_address([10, 0, 0, last].into()).map(|entry| entry.machine);
+        assert_eq!((at(1), at(100)), (Some("node-1".into()), None));
+        table.seen_at(first.mac, [10, 0, 0, 100].into());
+        assert_eq!(at(100), Some("node-1".into()));
+        // Its next lease is another, and its old one another machine's.
+        table.seen_at(first.mac, [10, 0, 0, 101].into());
+        assert_eq!((at(100), at(101)), (None, Some("node-1".into())));
+        table.seen_at(second.mac, [10, 0, 0, 101].into());
+        assert_eq!(at(101), Some("node-2".into()));
+        // A stranger is not remembered, and nobody takes a reserved address over.
+        table.seen_at(MacAddr([2, 0, 0, 0, 0, 9]), [10, 0, 0, 102].into());
+        table.seen_at(second.mac, [10, 0, 0, 1].into());
+        assert_eq!((at(102), at(1)), (None, Some("node-1".into())));
+        table.remove(second.mac);
+        assert_eq!(at(2), None);
     }
 }

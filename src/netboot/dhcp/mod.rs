@@ -114,6 +114,9 @@ impl DhcpServer {
             Err(error) => return tracing::debug!("no DHCP message from {source}: {error}"),
         };
         let Some(exchange) = respond(&self.config, &self.table, service, &message, source) else { return };
+        if let (Some(_), Some(address)) = (&exchange.machine, respond::wanted(&message)) {
+            self.table.seen_at(exchange.mac, address);
+        }
         let sent = match &exchange.verdict {
             Verdict::Reply(reply, to) => Some(self.send(service, reply, *to).await),
             Verdict::Ignore(_) => None,

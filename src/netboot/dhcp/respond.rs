@@ -77,6 +77,20 @@ pub fn name(message: MessageType) -> String {
     format!("{message:?}").to_uppercase()
 }
 
+/// The address that the client of a REQUEST will have if it is granted, by whichever server.
+pub fn wanted(message: &Message) -> Option<Ipv4Addr> {
+    let held = Some(message.ciaddr()).filter(|address| !address.is_unspecified());
+    held.or_else(|| asked(message)).filter(|_| message.opts().msg_type() == Some(MessageType::Request))
+}
+
+/// Option 50.
+fn asked(message: &Message) -> Option<Ipv4Addr> {
+    match message.opts().get(OptionCode::RequestedIpAddress) {
+        Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
+        _ => None,
+    }
+}
+
 /// Decides. `None`: not a client's message at all (BOOTP, another server's answer, no Ethernet).
 pub fn respond(
     config: &DhcpConfig,
@@ -159,7 +173,7 @@ impl Conversation<'_> {
             }
             MessageType::Decline => Err(format!(
                 "the machine says that another host has {}: find it, or change the CSV",
-                self.asked().unwrap_or(reserved)
+                asked(self.message).unwrap_or(reserved)
             )),
             MessageType::Release => Err(String::from("a release needs no answer")),
             other => Err(format!("{} is not a client's message", name(other))),
@@ -173,7 +187,7 @@ impl Conversation<'_> {
             Some(DhcpOption::ServerIdentifier(server)) => Some(*server),
             _ => None,
         };
-        let (state, wanted) = match (server, self.asked(), ciaddr.is_unspecified()) {
+        let (state, wanted) = match (server, asked(self.message), ciaddr.is_unspecified()) {
             (Some(server), _, _) if server != self.config.address => {
                 return Err(format!("the machine chose another DHCP server, {server}; is that one meant to be here?"));
             }
@@ -200,14 +214,6 @@ impl Conversation<'_> {
             (MessageType::Request | MessageType::Inform, Service::Proxy) => boot(MessageType::Ack),
             (MessageType::Inform, Service::Dhcp) => boot(MessageType::Ack),
             (other, _) => Err(format!("{} is the other DHCP server's business", name(other))),
-        }
-    }
-
-    /// Option 50.
-    fn asked(&self) -> Option<Ipv4Addr> {
-        match self.message.opts().get(OptionCode::RequestedIpAddress) {
-            Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
-            _ => None,
         }
     }
 

@@ -15,7 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A script that cannot be made.
@@ -103,6 +103,9 @@ pub async fn of_machine(
     let Some(entry) = mac.parse::<MacAddr>().ok().and_then(|mac| shared.table.get(mac)) else {
         return (StatusCode::NOT_FOUND, "no machine of the inventory has this MAC address\n").into_response();
     };
+    if let IpAddr::V4(address) = client.ip() {
+        shared.table.seen_at(entry.mac, address);
+    }
     if !entry.installing {
         return answer(shared.scripts.local(&entry));
     }

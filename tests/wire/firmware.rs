@@ -1,0 +1,132 @@
+//! A machine's own firmware, from DHCP to its boot script: OVMF by PXE beside another DHCP server (dnsmasq), and OVMF by
+//! UEFI HTTP boot. The machine has no kernel to load: it ends where iPXE has its script.
+
+use crate::namespaces::{self, Namespace};
+use crate::wire::{KNOWN, US, Wire, exchanges};
+use metalgate::event::{Event, EventKind};
+use metalgate::spec::DhcpMode;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// What the machine does in half a minute on a quiet host.
+const LIMIT: Duration = Duration::from_secs(240);
+/// The client namespace's own end of the cable; the machine has the address that we know.
+const SWITCH: &str = "52:54:00:91:00:50";
+
+/// A QEMU machine on a bridge in the client's namespace, with the other end of our cable.
+struct Machine(Child);
+
+impl Machine {
+    fn start(wire: &Wire, firmware_settings: &[&str]) -> Self {
+        let client = &wire.link.client;
+        client.run("ip", &["link", "add", "lan", "type", "bridge"]);
+        client.run("ip", &["link", "set", "lan", "up"]);
+        client.run("ip", &["link", "set", &wire.link.client_interface, "master", "lan"]);
+        client.run("ip", &["tuntap", "add", "tap", "mode", "tap"]);
+        client.run("ip", &["link", "set", "tap", "up", "master", "lan"]);
+        let variables = wire.dir.path().join("vars.fd");
+        std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).expect("OVMF: run `tests/setup test`");
+        let mut qemu = client.command("qemu-system-x86_64");
+        qemu.args(["-machine", "q35,graphics=off", "-accel", "tcg,thread=multi", "-m", "512", "-no-reboot"])
+            .args(["-nodefaults", "-display", "none", "-serial"])
+            .arg(format!("file:{}", wire.dir.path().join("console").display()))
+            .args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd", "-drive"])
+            .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+            .args(["-netdev", "tap,id=lan,ifname=tap,script=no,downscript=no", "-device"])
+            .arg(format!("virtio-net-pci,netdev=lan,mac={KNOWN},romfile=,bootindex=0"))
+            .args(["-device", "virtio-rng-pci", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
+        for setting in firmware_settings {
+            qemu.args(["-fw_cfg", setting]);
+        }
+        Self(qemu.stdin(Stdio::null()).spawn().expect("QEMU: run `tests/setup test`"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Everything that was seen until the machine had its boot script.
+fn until_boot_script(wire: &mut Wire) -> Vec<Event> {
+    let deadline = Instant::now() + LIMIT;
+    let mut events = Vec::new();
+    loop {
+        events.extend(wire.seen());
+        let script = |event: &Event| matches!(&event.kind, EventKind::Http { path, status: 200, .. } if path.ends_with("boot.ipxe"));
+        if events.iter().any(script) {
+            return events;
+        }
+        let console = std::fs::read(wire.dir.path().join("console")).unwrap_or_default();
+        assert!(Instant::now() < deadline, "{events:#?}\n{}", String::from_utf8_lossy(&console));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn boot_files(events: &[Event]) -> Vec<String> {
+    let files = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Dhcp { boot_file: Some(file), .. } => Some(file.clone()),
+        _ => None,
+    });
+    files.collect()
+}
+
+#[test]
+fn uefi_http_boot_needs_no_tftp() {
+    let mut wire = Wire::new(DhcpMode::Reservation, SWITCH);
+    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4PXESupport,string=n"]);
+    let events = until_boot_script(&mut wire);
+    let files = boot_files(&events);
+    assert_eq!(files.first(), Some(&format!("http://{US}:8080/ipxe/amd64/snponly.efi")), "{events:#?}");
+    assert_eq!(files.last(), Some(&format!("http://{US}:8080/boot/{KNOWN}/boot.ipxe")), "{events:#?}");
+    let program = |kind: &EventKind| matches!(kind, EventKind::Http { path, status: 200, bytes, .. } if path == "/ipxe/amd64/snponly.efi" && *bytes > 100_000);
+    assert!(events.iter().any(|event| program(&event.kind)), "{events:#?}");
+    let tftp = |kind: &EventKind| matches!(kind, EventKind::TftpStarted { .. } | EventKind::TftpFailed { .. });
+    assert!(!events.iter().any(|event| tftp(&event.kind)), "{events:#?}");
+    assert!(events.iter().all(|event| event.machine.as_deref() == Some("node-1")), "{events:#?}");
+}
+
+#[test]
+fn beside_another_dhcp_server_only_the_boot_program_is_ours() {
+    let mut wire = Wire::new(DhcpMode::Proxy, SWITCH);
+    let other = Namespace::new("other");
+    let (near_end, far_end) = namespaces::cable(&wire.link.client, &other, "52:54:00:91:00:60");
+    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
+    wire.link.client.run("ip", &["link", "set", &near_end, "master", "lan"]);
+    other.run("ip", &["addr", "add", "10.91.0.3/24", "dev", &far_end]);
+    let mut dnsmasq = other
+        .command("dnsmasq")
+        .args([
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--port=0",
+            "--leasefile-ro",
+            "--bind-interfaces",
+            "--interface",
+        ])
+        .args([&far_end, "--dhcp-range=10.91.0.200,10.91.0.220,255.255.255.0,1h"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dnsmasq: run `tests/setup test`");
+    let events = until_boot_script(&mut wire);
+    dnsmasq.kill().unwrap();
+    dnsmasq.wait().unwrap();
+    let files = boot_files(&events);
+    assert_eq!(files.first().map(String::as_str), Some("ipxe/amd64/snponly.efi"), "{events:#?}");
+    assert_eq!(files.last(), Some(&format!("http://{US}:8080/boot/{KNOWN}/boot.ipxe")), "{events:#?}");
+    assert!(exchanges(&events).contains(&String::from("DISCOVER>OFFER")), "{events:#?}");
+    // Its address is the other server's, and it is known by that address too.
+    for event in &events {
+        if let EventKind::Dhcp { address, .. } = &event.kind {
+            assert_eq!(*address, None, "we gave an address: {event:#?}");
+        }
+        if let EventKind::TftpDone { client, .. } | EventKind::Http { client, .. } = &event.kind {
+            assert!(client.to_string().starts_with("10.91.0.2"), "{event:#?}");
+            assert_eq!(event.machine.as_deref(), Some("node-1"), "{event:#?}");
+        }
+    }
+    assert!(events.iter().any(|event| matches!(&event.kind, EventKind::TftpDone { .. })), "{events:#?}");
+}
