@@ -3,7 +3,7 @@
 //! The password goes through the environment (`ipmitool -E`): unlike an argument it is readable only by the same user,
 //! and unlike a file it leaves nothing behind when we are killed.
 
-use super::{Bmc, BmcError, BmcIdentity, BootDevice, settle};
+use super::{Bmc, BmcError, BmcIdentity, BootDevice, SETTLE, settle};
 use crate::hardware::{BootMode, PowerState};
 use crate::inventory::BmcAccess;
 use crate::secret::Secret;
@@ -19,8 +19,6 @@ use url::Url;
 const RUN: Duration = Duration::from_secs(20);
 /// For the answer to a presence ping.
 const PING: Duration = Duration::from_secs(2);
-/// Runs of one command.
-const TRIES: u32 = 2;
 /// ASF presence ping (IPMI 2.0, 13.2.3): RMCP header, IANA 4542, type 0x80, tag 1.
 const PRESENCE_PING: [u8; 12] = [6, 0, 0xff, 6, 0, 0, 0x11, 0xbe, 0x80, 1, 0, 0];
 
@@ -53,23 +51,20 @@ impl Ipmi {
     /// Runs an IPMI command; gives what it printed.
     async fn run(&self, action: &str, command: &[&str]) -> Result<String, BmcError> {
         // Suite 17 (SHA-256) is what current BMCs want, suite 3 (SHA-1) all that old ones have.
-        let mut result = self.run_with_suite("17", action, command).await;
-        for _ in 1..TRIES {
-            match result {
-                Err(BmcError::Unauthorized { .. } | BmcError::Protocol { .. }) => {
-                    result = self.run_with_suite("3", action, command).await;
-                }
-                _ => break,
+        match self.run_with_suite("17", action, command).await {
+            Err(BmcError::Unauthorized { .. } | BmcError::Failed { .. }) => {
+                self.run_with_suite("3", action, command).await
             }
+            done => done,
         }
-        result
     }
 
     async fn run_with_suite(&self, suite: &str, action: &str, command: &[&str]) -> Result<String, BmcError> {
         let port = self.port.to_string();
         let mut program = Command::new("ipmitool");
         program.args(["-I", "lanplus", "-C", suite, "-H", &self.host, "-p", &port, "-U", &self.user]);
-        program.args(["-N", "2", "-R", "3", "-E"]).args(command);
+        // Operator is all that our commands need (IPMI 2.0, table G-1); more is refused to an account that has no more.
+        program.args(["-L", "OPERATOR", "-N", "2", "-R", "3", "-E"]).args(command);
         program.env("IPMI_PASSWORD", self.password.expose()).stdin(Stdio::null()).kill_on_drop(true);
         let unreachable = |reason: String| BmcError::Unreachable { bmc: self.address(), reason };
         let output = match tokio::time::timeout(RUN, program.output()).await {
@@ -87,20 +82,19 @@ impl Ipmi {
         Err(self.explain(action, &String::from_utf8_lossy(&output.stderr)).await)
     }
 
-    /// What ipmitool's complaint means. It says the same of a wrong password and of a host that is not there, so the host
-    /// is asked whether it is there.
+    /// The error that ipmitool's complaint means. It says the same of a wrong password and of a host that is not there,
+    /// so the host is asked whether it is there.
     async fn explain(&self, action: &str, complaint: &str) -> BmcError {
         let (bmc, user, action) = (self.address(), self.user.clone(), action.to_owned());
-        let reason = complaint.lines().last().unwrap_or_default().trim().to_owned();
-        if complaint.contains("Insufficient privilege") || complaint.contains("privilege level") {
-            return BmcError::Forbidden { bmc, user, action };
-        }
-        let session =
-            complaint.contains("Unable to establish") || complaint.contains("RAKP") || complaint.contains("password");
-        match session {
-            true if self.answers_ping().await => BmcError::Unauthorized { bmc, user },
-            true => BmcError::Unreachable { bmc, reason: String::from("nothing answers there by RMCP") },
-            false => BmcError::Protocol { bmc, action, reason },
+        match Complaint::of(complaint) {
+            Complaint::Privilege => BmcError::Forbidden { bmc, user, action },
+            Complaint::Name(reason) => BmcError::Unreachable { bmc, reason },
+            Complaint::Session if self.answers_ping().await => BmcError::Unauthorized { bmc, user },
+            Complaint::Session => {
+                BmcError::Unreachable { bmc, reason: String::from("nothing answers there by RMCP (UDP)") }
+            }
+            Complaint::Command(reason) => BmcError::Unsupported { bmc, action, reason },
+            Complaint::Other(reason) => BmcError::Failed { bmc, action, reason },
         }
     }
 
@@ -117,16 +111,79 @@ impl Ipmi {
     }
 }
 
+/// What ipmitool complains about on its standard error.
+#[derive(Debug, PartialEq, Eq)]
+enum Complaint {
+    /// The account may not do this, or not log in with the privilege that it takes.
+    Privilege,
+    /// The host's name has no address.
+    Name(String),
+    /// No session: nobody there, or a wrong account or password.
+    Session,
+    /// The BMC knows no such command.
+    Command(String),
+    /// Anything else, by the last line.
+    Other(String),
+}
+
+impl Complaint {
+    fn of(complaint: &str) -> Self {
+        // The texts are ipmitool's: `completion_code_vals` and lib/ipmi_main.c, src/plugins/lanplus/lanplus.c.
+        let says = |what: &[&str]| {
+            let line = complaint.lines().find(|line| what.iter().any(|what| line.contains(what)));
+            line.map(|line| line.trim().to_owned())
+        };
+        // A name that has no address, and a refused privilege, fail the session too: they come first.
+        if let Some(line) = says(&["Address lookup for"]) {
+            return Self::Name(line);
+        }
+        if says(&["Insufficient privilege level", "privilege level requested"]).is_some() {
+            return Self::Privilege;
+        }
+        if says(&["Unable to establish", "RAKP", "Could not open socket", "Activate Session"]).is_some() {
+            return Self::Session;
+        }
+        if let Some(line) =
+            says(&["Invalid command", "Command response could not be provided", "Parameter not supported"])
+        {
+            return Self::Command(line);
+        }
+        let last = complaint.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Self::Other(last.unwrap_or("ipmitool does not say why").to_owned())
+    }
+}
+
+/// The power state in the answer to `chassis power status`.
+fn power_state(text: &str) -> Option<PowerState> {
+    match text.lines().map(str::trim).rfind(|line| line.starts_with("Chassis Power is "))? {
+        line if line.ends_with(" on") => Some(PowerState::On),
+        line if line.ends_with(" off") => Some(PowerState::Off),
+        _ => None,
+    }
+}
+
+/// What `mc info` tells.
+fn identity(text: &str) -> BmcIdentity {
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name))?;
+        let value = line.split_once(':')?.1.trim();
+        // ipmitool has names for few of the numbers.
+        (!value.is_empty() && !value.starts_with("Unknown")).then(|| value.to_owned())
+    };
+    let (vendor, model) = (field("Manufacturer Name"), field("Product Name"));
+    BmcIdentity { vendor, model, serial: None, firmware: field("Firmware Revision") }
+}
+
 #[async_trait]
 impl Bmc for Ipmi {
     async fn power_state(&self) -> Result<PowerState, BmcError> {
         let action = "tell the power state";
         let text = self.run(action, &["chassis", "power", "status"]).await?;
-        match text.trim() {
-            text if text.ends_with(" on") => Ok(PowerState::On),
-            text if text.ends_with(" off") => Ok(PowerState::Off),
-            text => Err(BmcError::Protocol { bmc: self.address(), action: action.to_owned(), reason: text.to_owned() }),
-        }
+        power_state(&text).ok_or_else(|| BmcError::Protocol {
+            bmc: self.address(),
+            action: action.to_owned(),
+            reason: text.trim().to_owned(),
+        })
     }
 
     async fn power_on(&self) -> Result<(), BmcError> {
@@ -134,7 +191,7 @@ impl Bmc for Ipmi {
             return Ok(());
         }
         self.run("power on", &["chassis", "power", "on"]).await?;
-        settle(self, &self.address(), PowerState::On).await
+        settle(self, &self.address(), PowerState::On, SETTLE).await
     }
 
     async fn power_off(&self) -> Result<(), BmcError> {
@@ -142,7 +199,7 @@ impl Bmc for Ipmi {
             return Ok(());
         }
         self.run("power off", &["chassis", "power", "off"]).await?;
-        settle(self, &self.address(), PowerState::Off).await
+        settle(self, &self.address(), PowerState::Off, SETTLE).await
     }
 
     async fn boot_once(&self, device: BootDevice, mode: BootMode) -> Result<(), BmcError> {
@@ -174,12 +231,9 @@ impl Bmc for Ipmi {
     }
 
     async fn identity(&self) -> Result<BmcIdentity, BmcError> {
-        let text = self.run("tell what it is", &["mc", "info"]).await?;
-        let field = |name: &str| {
-            let line = text.lines().find(|line| line.trim_start().starts_with(name))?;
-            line.split_once(':').map(|(_, value)| value.trim().to_owned())
-        };
-        let (vendor, model) = (field("Manufacturer Name"), field("Product Name"));
-        Ok(BmcIdentity { vendor, model, serial: None, firmware: field("Firmware Revision") })
+        Ok(identity(&self.run("tell what it is", &["mc", "info"]).await?))
     }
 }
+
+#[cfg(test)]
+mod tests;
