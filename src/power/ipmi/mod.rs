@@ -10,6 +10,7 @@ use crate::secret::Secret;
 use async_trait::async_trait;
 use std::io::ErrorKind;
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
@@ -17,10 +18,18 @@ use url::Url;
 
 /// For one run of ipmitool, with its own retries.
 const RUN: Duration = Duration::from_secs(20);
-/// For the answer to a presence ping.
-const PING: Duration = Duration::from_secs(2);
-/// ASF presence ping (IPMI 2.0, 13.2.3): RMCP header, IANA 4542, type 0x80, tag 1.
-const PRESENCE_PING: [u8; 12] = [6, 0, 0xff, 6, 0, 0, 0x11, 0xbe, 0x80, 1, 0, 0];
+/// For the answer to a question, and how often it is asked: UDP loses packets.
+const ANSWER: Duration = Duration::from_secs(1);
+const QUESTIONS: u32 = 3;
+/// Get Channel Authentication Capabilities (IPMI 2.0, 22.13) outside of a session: every BMC has to answer it without an
+/// account, unlike the presence ping, which many leave out.
+const CAPABILITIES: [u8; 23] = [
+    6, 0, 0xff, 7, // RMCP header: IPMI
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 9, // no authentication, sequence or session; the length of the message
+    0x20, 0x18, 0xc8, 0x81, 0, 0x38, 0x8e, 4, 0xb5, // the command: this channel, IPMI 2.0, Administrator
+];
+/// Suite 17 (SHA-256) is what current BMCs want, suite 3 (SHA-1) all that old ones have.
+const SUITES: [&str; 2] = ["17", "3"];
 
 /// A BMC that speaks IPMI.
 #[derive(Debug)]
@@ -29,6 +38,8 @@ pub struct Ipmi {
     port: u16,
     user: String,
     password: Secret<String>,
+    /// The cipher suite that the BMC takes, once that is known.
+    suite: OnceLock<&'static str>,
 }
 
 impl Ipmi {
@@ -41,7 +52,7 @@ impl Ipmi {
         let url: Url = access.url.parse().map_err(|_| unusable())?;
         let host = url.host_str().ok_or_else(unusable)?.trim_matches(['[', ']']).to_owned();
         let (user, password) = (access.username.clone(), access.password.clone());
-        Ok(Self { host, port: url.port().unwrap_or(623), user, password })
+        Ok(Self { host, port: url.port().unwrap_or(623), user, password, suite: OnceLock::new() })
     }
 
     fn address(&self) -> String {
@@ -50,13 +61,19 @@ impl Ipmi {
 
     /// Runs an IPMI command; gives what it printed.
     async fn run(&self, action: &str, command: &[&str]) -> Result<String, BmcError> {
-        // Suite 17 (SHA-256) is what current BMCs want, suite 3 (SHA-1) all that old ones have.
-        match self.run_with_suite("17", action, command).await {
-            Err(BmcError::Unauthorized { .. } | BmcError::Failed { .. }) => {
-                self.run_with_suite("3", action, command).await
-            }
-            done => done,
+        if let Some(suite) = self.suite.get() {
+            return self.run_with_suite(suite, action, command).await;
         }
+        let [first, second] = SUITES;
+        let (suite, result) = match self.run_with_suite(first, action, command).await {
+            // It says the same of a suite that it does not have and of a wrong password.
+            Err(BmcError::Unauthorized { .. }) => (second, self.run_with_suite(second, action, command).await),
+            result => (first, result),
+        };
+        if result.is_ok() {
+            self.suite.get_or_init(|| suite);
+        }
+        result
     }
 
     async fn run_with_suite(&self, suite: &str, action: &str, command: &[&str]) -> Result<String, BmcError> {
@@ -89,25 +106,30 @@ impl Ipmi {
         match Complaint::of(complaint) {
             Complaint::Privilege => BmcError::Forbidden { bmc, user, action },
             Complaint::Name(reason) => BmcError::Unreachable { bmc, reason },
-            Complaint::Session if self.answers_ping().await => BmcError::Unauthorized { bmc, user },
+            Complaint::Session if self.answers().await => BmcError::Unauthorized { bmc, user },
             Complaint::Session => {
-                BmcError::Unreachable { bmc, reason: String::from("nothing answers there by RMCP (UDP)") }
+                BmcError::Unreachable { bmc, reason: String::from("nothing there answers IPMI (UDP)") }
             }
             Complaint::Command(reason) => BmcError::Unsupported { bmc, action, reason },
             Complaint::Other(reason) => BmcError::Failed { bmc, action, reason },
         }
     }
 
-    /// Whether anything answers an RMCP presence ping, which takes no account.
-    async fn answers_ping(&self) -> bool {
-        let ping = async {
+    /// Whether a BMC answers there, whatever the account.
+    async fn answers(&self) -> bool {
+        let answer = async {
             let any = if self.host.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
             let socket = UdpSocket::bind(any).await?;
             socket.connect((self.host.as_str(), self.port)).await?;
-            socket.send(&PRESENCE_PING).await?;
-            socket.recv(&mut [0u8; 64]).await
+            for _ in 0..QUESTIONS {
+                socket.send(&CAPABILITIES).await?;
+                if let Ok(answer) = tokio::time::timeout(ANSWER, socket.recv(&mut [0u8; 64])).await {
+                    return answer;
+                }
+            }
+            Err(ErrorKind::TimedOut.into())
         };
-        matches!(tokio::time::timeout(PING, ping).await, Ok(Ok(_)))
+        answer.await.is_ok()
     }
 }
 

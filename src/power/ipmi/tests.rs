@@ -11,16 +11,16 @@ fn client(address: &str) -> Ipmi {
     Ipmi::new(&BmcAccess { kind: BmcKind::Ipmi, url: format!("ipmi://{address}"), username, password }).unwrap()
 }
 
-/// A UDP port that answers everything, or nothing if `silent`. It is served until the test ends.
+/// A UDP port that answers from the second packet on, or nothing if `silent`. It is served until the test ends.
 async fn port(silent: bool) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut packet = [0; 64];
-        loop {
+        for number in 1.. {
             let (length, from) = socket.recv_from(&mut packet).await.unwrap();
-            assert_eq!(packet[..length], PRESENCE_PING);
-            if !silent {
+            assert_eq!(packet[..length], CAPABILITIES);
+            if !silent && number > 1 {
                 socket.send_to(b"pong", from).await.unwrap();
             }
         }
@@ -91,6 +91,16 @@ async fn complaints_name_the_address_and_the_action_but_no_password() {
     );
     let error = bmc.explain("boot once from pxe", "Error setting Chassis Boot Parameter 5\n").await.to_string();
     assert_eq!(error, "BMC 10.0.0.5:623 failed to boot once from pxe: Error setting Chassis Boot Parameter 5");
+}
+
+#[test]
+fn the_question_is_well_formed() {
+    // Both checksums (IPMI 2.0, 13.8) make the bytes before them zero.
+    let message = &CAPABILITIES[14..];
+    assert_eq!(message.len(), usize::from(CAPABILITIES[13]));
+    for part in [&message[..3], &message[3..]] {
+        assert_eq!(part.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    }
 }
 
 #[test]
