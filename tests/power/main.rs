@@ -1,6 +1,8 @@
 //! Both BMC clients against services that we did not write: sushy-tools (Redfish) and VirtualBMC (IPMI), in front of
 //! virtual machines of libvirt, whose own tool is the witness. Root is needed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod peers;
 
 use metalgate::hardware::{BootMode, PowerState};
