@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ static PEERS: LazyLock<Peers> = LazyLock::new(Peers::start);
 /// its standard input, and the kernel ends the others with it.
 struct Peers {
     pid: u32,
-    _stdin: ChildStdin,
+    _running: Child,
 }
 
 impl Peers {
@@ -43,7 +43,7 @@ impl Peers {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (pid, stdin, stdout) = (child.id(), child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (pid, stdout) = (child.id(), child.stdout.take().unwrap());
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -56,9 +56,10 @@ impl Peers {
         if let Err(error) = is_ready.recv_timeout(START) {
             // Whatever is still there must not outlive the wait.
             child.kill().unwrap();
+            child.wait().unwrap();
             panic!("the peers do not start: {error}; they say why above");
         }
-        Self { pid, _stdin: stdin }
+        Self { pid, _running: child }
     }
 }
 
