@@ -4,6 +4,8 @@
 //! Hardware objects; driven by `controllers`. Every call ends within its timeout, and each machine has a client of its
 //! own, so that one dead BMC holds up nobody else.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod ipmi;
 mod redfish;
 
@@ -29,15 +31,15 @@ pub fn connect(access: &BmcAccess) -> Result<Arc<dyn Bmc>, BmcError> {
     })
 }
 
-/// Waits until `bmc` reports `wanted`: many BMCs take an order first and carry it out later.
-async fn settle(bmc: &dyn Bmc, address: &str, wanted: PowerState) -> Result<(), BmcError> {
+/// Waits until `bmc` reports `wanted`, for `patience` at most: many BMCs take an order first and carry it out later.
+async fn settle(bmc: &dyn Bmc, address: &str, wanted: PowerState, patience: Duration) -> Result<(), BmcError> {
     let started = tokio::time::Instant::now();
     while bmc.power_state().await? != wanted {
-        if started.elapsed() > SETTLE {
-            return Err(BmcError::Protocol {
+        if started.elapsed() > patience {
+            return Err(BmcError::Failed {
                 bmc: address.to_owned(),
                 action: format!("power {}", if wanted == PowerState::On { "on" } else { "off" }),
-                reason: format!("it took the order, but reports another state {} s later", SETTLE.as_secs()),
+                reason: format!("it took the order, but reports another state {} s later", patience.as_secs()),
             });
         }
         tokio::time::sleep(LOOK).await;
@@ -110,6 +112,16 @@ pub enum BmcError {
         /// Its own words.
         reason: String,
     },
+    /// It tried and failed, or is busy; the next time may be better.
+    #[error("BMC {bmc} failed to {action}: {reason}")]
+    Failed {
+        /// Address.
+        bmc: String,
+        /// What was tried.
+        action: String,
+        /// Its own words.
+        reason: String,
+    },
     /// It answered something that its protocol does not allow.
     #[error("BMC {bmc} answered nonsense to {action}: {reason}")]
     Protocol {
@@ -140,3 +152,7 @@ pub trait Bmc: Send + Sync {
     /// What it is.
     async fn identity(&self) -> Result<BmcIdentity, BmcError>;
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

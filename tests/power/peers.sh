@@ -70,6 +70,15 @@ start_libvirt() {
     within 20 virsh list || { cat libvirtd.log >&2; virsh list >&2; ls -la /run/libvirt >&2; exit 1; }
 }
 
+# 198.51.100.9 takes every packet and never answers: the far end of the cable is there, but nobody listens at it.
+silent_address() {
+    ip link add silent type veth peer name nobody
+    ip address add 198.51.100.1/24 dev silent
+    ip link set silent up
+    ip link set nobody up
+    ip neighbour add 198.51.100.9 lladdr 02:00:00:00:00:09 nud permanent dev silent
+}
+
 # machine NAME UUID [LOADER]: BIOS, or UEFI with that firmware; powered off, and told to start from its disk.
 machine() {
     local loader=
@@ -110,8 +119,12 @@ sushy() {
 serve() {
     environment=$1
     ip link set lo up
+    silent_address
     private_files
     start_libvirt
+    # Where sushy-tools keeps the images of virtual CDs.
+    mkdir images
+    virsh --quiet pool-create-as default dir --target /run/peers/images >&2
     machine plain 11111111-1111-4111-8111-111111111111
     machine uefi 22222222-2222-4222-8222-222222222222 /usr/share/OVMF/OVMF_CODE_4M.fd
     machine ipmi 33333333-3333-4333-8333-333333333333
