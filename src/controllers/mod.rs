@@ -143,19 +143,22 @@ impl ReconcileError {
 pub type Tasks = JoinSet<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
 
 /// Starts every reconciler; they end when `cancel` is cancelled.
+///
+/// They end at once, wherever they are: what a killed run leaves is in order, and so is this. (kube's own graceful end would
+/// wait for ever for a first list that it no longer asks for.)
 pub fn start(context: &Arc<Context>, tasks: &mut Tasks, cancel: &CancellationToken) {
     let machines = Controller::new(context.objects::<MetalMachine>(), watcher::Config::default())
-        .graceful_shutdown_on(cancel.clone().cancelled_owned())
-        .run(machine::reconcile, retry, context.clone());
-    tasks.spawn(machines.for_each(|_| async {}).map(Ok));
+        .run(machine::reconcile, retry, context.clone())
+        .for_each(|_| async {});
     let owner = |machine: MetalMachine| {
         [kube::runtime::reflector::ObjectRef::new(&machine.spec.cluster).within(NAMESPACE)].into_iter()
     };
     let clusters = Controller::new(context.objects::<MetalCluster>(), watcher::Config::default())
         .watches(context.objects::<MetalMachine>(), watcher::Config::default(), owner)
-        .graceful_shutdown_on(cancel.clone().cancelled_owned())
-        .run(cluster::reconcile, retry, context.clone());
-    tasks.spawn(clusters.for_each(|_| async {}).map(Ok));
+        .run(cluster::reconcile, retry, context.clone())
+        .for_each(|_| async {});
+    tasks.spawn(cancel.clone().run_until_cancelled_owned(machines).map(|_| Ok(())));
+    tasks.spawn(cancel.clone().run_until_cancelled_owned(clusters).map(|_| Ok(())));
     tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()).map(Ok));
 }
 

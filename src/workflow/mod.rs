@@ -27,7 +27,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use work_dir::WorkDir;
@@ -112,6 +112,9 @@ pub enum RunError {
     Order(&'static str),
 }
 
+/// How long services may take to end; HTTP exchanges under way get less than this.
+const STOP: Duration = Duration::from_secs(10);
+
 /// Runs every phase, then stops what they started. `cancel` interrupts it.
 pub async fn create(
     request: Request,
@@ -151,7 +154,11 @@ pub async fn create(
         events.emit(None, EventKind::PhaseDone { phase: name, seconds: started.elapsed().as_secs_f64() });
     }
     services.cancel();
-    while run.tasks.join_next().await.is_some() {}
+    let ended = tokio::time::timeout(STOP, async { while run.tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!("a service does not end for {} s; it is dropped", STOP.as_secs());
+        run.tasks.shutdown().await;
+    }
     if let Some(cluster) = run.cluster.take() {
         cluster.stop().await;
     }
