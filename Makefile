@@ -1,6 +1,9 @@
 # Two commands do all the set-up on a fresh Debian machine: `make demo` and `make test`. Both want root: they install
 # Debian packages, and make network namespaces and virtual machines.
 
+# Where tests/setup installs Rust, if there is none.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
 TARGET    := x86_64-unknown-linux-musl
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
 export METALGATE_CACHE     ?= $(HOME)/.cache/metalgate
