@@ -20,7 +20,9 @@ use crate::inventory::BmcAccess;
 use crate::netboot::BootTable;
 use crate::power::{Bmc, BmcError};
 use futures::{FutureExt, StreamExt};
-use kube::runtime::{Controller, controller::Action, watcher};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{Controller, watcher};
 use kube::{Api, Client};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,24 +144,33 @@ impl ReconcileError {
 /// Services and reconcilers of a run; one that ends while it is needed ends the run.
 pub type Tasks = JoinSet<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
 
-/// Starts every reconciler; they end when `cancel` is cancelled.
-///
-/// They end at once, wherever they are: what a killed run leaves is in order, and so is this. (kube's own graceful end would
-/// wait for ever for a first list that it no longer asks for.)
+/// Starts every reconciler; they end when `cancel` is cancelled and what they have begun is done.
 pub fn start(context: &Arc<Context>, tasks: &mut Tasks, cancel: &CancellationToken) {
-    let machines = Controller::new(context.objects::<MetalMachine>(), watcher::Config::default())
-        .run(machine::reconcile, retry, context.clone())
-        .for_each(|_| async {});
-    let owner = |machine: MetalMachine| {
-        [kube::runtime::reflector::ObjectRef::new(&machine.spec.cluster).within(NAMESPACE)].into_iter()
-    };
-    let clusters = Controller::new(context.objects::<MetalCluster>(), watcher::Config::default())
+    let machines = Controller::new(context.objects::<MetalMachine>(), watcher::Config::default());
+    let filled = machines.store();
+    let machines =
+        machines.graceful_shutdown_on(end(cancel.clone(), filled)).run(machine::reconcile, retry, context.clone());
+    tasks.spawn(machines.for_each(|_| async {}).map(Ok));
+    let owner = |machine: MetalMachine| [ObjectRef::new(&machine.spec.cluster).within(NAMESPACE)].into_iter();
+    let clusters = Controller::new(context.objects::<MetalCluster>(), watcher::Config::default());
+    let filled = clusters.store();
+    let clusters = clusters
         .watches(context.objects::<MetalMachine>(), watcher::Config::default(), owner)
-        .run(cluster::reconcile, retry, context.clone())
-        .for_each(|_| async {});
-    tasks.spawn(cancel.clone().run_until_cancelled_owned(machines).map(|_| Ok(())));
-    tasks.spawn(cancel.clone().run_until_cancelled_owned(clusters).map(|_| Ok(())));
+        .graceful_shutdown_on(end(cancel.clone(), filled))
+        .run(cluster::reconcile, retry, context.clone());
+    tasks.spawn(clusters.for_each(|_| async {}).map(Ok));
     tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()).map(Ok));
+}
+
+/// When a controller may be told to end. Not before its first list is there: it would wait for that list for ever, and no
+/// longer ask for it.
+async fn end<K>(cancel: CancellationToken, store: Store<K>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    cancel.cancelled().await;
+    // An error means that the controller has ended already.
+    let _ = store.wait_until_ready().await;
 }
 
 /// What every reconciler does after an error. A conflict only means that somebody else wrote first: look again at once.
