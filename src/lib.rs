@@ -18,6 +18,7 @@ pub mod lab;
 pub mod names;
 pub mod netboot;
 pub mod node;
+pub mod pivot;
 pub mod pki;
 pub mod plan;
 pub mod power;

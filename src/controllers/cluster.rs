@@ -1,6 +1,6 @@
 //! MetalCluster: counts its machines and says whether all of them are installed.
 
-use super::{Context, ReconcileError};
+use super::{Context, ELSEWHERE, ReconcileError};
 use crate::api::{FIELD_MANAGER, MachineState, MetalCluster, MetalClusterStatus, MetalMachine};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Brings the status of one cluster up to date.
 pub async fn reconcile(cluster: Arc<MetalCluster>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let name = cluster.name_any();
+    if !context.manages(&name).await? {
+        return Ok(Action::requeue(ELSEWHERE));
+    }
     let machines = context.objects::<MetalMachine>();
     let machines = machines.list(&ListParams::default()).await.map_err(ReconcileError::api("MetalMachines"))?;
     let states = machines

@@ -64,6 +64,10 @@ impl ApiInstallations {
         mut change: impl FnMut(&mut MetalMachineStatus) -> Result<(), E>,
     ) -> Result<Result<(), E>, ReconcileError> {
         let api = self.context.objects::<MetalMachine>();
+        let object = api.get(machine).await.map_err(ReconcileError::api(format!("MetalMachine {machine}")))?;
+        if !self.context.manages(&object.spec.cluster).await? {
+            return Err(ReconcileError::Elsewhere { cluster: object.spec.cluster });
+        }
         let entered = status::update(&api, machine, |status| {
             let before = status.state;
             change(status)?;

@@ -84,6 +84,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whether `cluster` is managed from here. While it is moved elsewhere, and after that, nothing of it may be touched.
+    async fn manages(&self, cluster: &str) -> Result<bool, ReconcileError> {
+        let active = crate::pivot::fence::is_active(&self.client, cluster).await;
+        active.map_err(|source| ReconcileError::Fence { cluster: cluster.to_owned(), source: Box::new(source) })
+    }
+
     /// Our namespace's objects of one type.
     pub fn objects<K>(&self) -> Api<K>
     where
@@ -93,6 +99,9 @@ impl Context {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 }
+
+/// When to look again whether a cluster that is not managed from here has become so.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// A reconciliation that did not work; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +122,21 @@ pub enum ReconcileError {
         object: String,
         /// What it refers to.
         missing: String,
+    },
+    /// Who manages the cluster cannot be told.
+    #[error("cannot tell whether {cluster} is managed from here")]
+    Fence {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        #[source]
+        source: Box<crate::pivot::PivotError>,
+    },
+    /// Another side manages the cluster, or will in a moment.
+    #[error("{cluster} is not managed from here at the moment")]
+    Elsewhere {
+        /// The cluster.
+        cluster: String,
     },
     /// The installer's own SSH key cannot be read.
     #[error("cannot let the installer into {machine}")]

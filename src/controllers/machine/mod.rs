@@ -15,7 +15,7 @@ mod pending;
 mod powering_on;
 mod rebooting;
 
-use super::{Context, ReconcileError, status};
+use super::{Context, ELSEWHERE, ReconcileError, status};
 use crate::api::{Failure, Hardware, HardwareStatus, MachineState, MetalMachine, MetalMachineStatus};
 use crate::event::EventKind;
 use crate::hardware::PowerState;
@@ -97,6 +97,9 @@ fn since(moment: Timestamp) -> Duration {
 /// Takes one step with one machine.
 pub async fn reconcile(object: Arc<MetalMachine>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let name = object.name_any();
+    if !context.manages(&object.spec.cluster).await? {
+        return Ok(Action::requeue(ELSEWHERE));
+    }
     let hardware = load_hardware(&context, &object).await?;
     let mut machine =
         Machine { name, status: object.status.clone().unwrap_or_default(), object: object.clone(), hardware };
