@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod controllers;
+mod objects;
 mod pivot;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use metalgate::api::{self, Hardware, MachineState, MetalMachine, NAMESPACE, crds};
+use metalgate::api::{self, Hardware, MachineState, MetalMachine, crds};
 use metalgate::bootstrap::{self, BootstrapCluster, Provider};
 use metalgate::image::manifest::Manifest;
+use objects::objects;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -62,13 +65,6 @@ fn machine(role: &str) -> serde_json::Value {
         "apiVersion": "metalgate.dev/v1alpha1", "kind": "MetalMachine", "metadata": {"name": "node-1"},
         "spec": {"cluster": "test", "hardware": "node-1", "role": role, "group": "md-0", "hostKey": "k"},
     })
-}
-
-fn objects<K>(client: &Client) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    Api::namespaced(client.clone(), NAMESPACE)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,21 +1,21 @@
 //! The pivot between two real API servers: a thousand objects, killed at every step and run again.
 
-use super::{objects, start};
+use super::start;
+use crate::objects::{CLUSTER, apply, context, named, objects, write_cluster};
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Client, ResourceExt};
-use metalgate::api::{self, Hardware, MachineState, MetalCluster, MetalMachine, crds};
-use metalgate::controllers::{Context, Limits, machine};
+use metalgate::api::{Hardware, MachineState, MetalCluster, MetalMachine, crds};
+use metalgate::controllers::machine;
 use metalgate::event::{EventBus, EventKind};
 use metalgate::pivot::fence::{Fence, Role};
 use metalgate::pivot::graph::{Graph, Id};
 use metalgate::pivot::{Pivot, PivotError};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-const CLUSTER: &str = "rack-a";
 /// With a Hardware, a MetalMachine and a Secret for each, and the MetalCluster: 1,000 objects.
 const MACHINES: usize = 333;
 
@@ -34,27 +34,6 @@ const KILL_POINTS: [KillPoint; 10] = [
     ("verified", |what, _| what.ends_with("verified")),
     ("handed over", |what, _| what.ends_with("handed over")),
 ];
-
-fn named(kind: &str, name: &str, rest: Value) -> Value {
-    let mut object = json!({
-        "apiVersion": if kind == "Secret" { "v1" } else { "metalgate.dev/v1alpha1" }, "kind": kind,
-        "metadata": {"name": name, "labels": {"metalgate.dev/cluster": CLUSTER}},
-    });
-    let fields = object.as_object_mut().unwrap();
-    fields.extend(rest.as_object().unwrap().clone());
-    object
-}
-
-async fn apply<K>(client: &Client, name: &str, object: Value) -> K
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
-    let how = PatchParams::apply(api::FIELD_MANAGER).force();
-    objects::<K>(client).patch(name, &how, &Patch::Apply(object)).await.unwrap()
-}
 
 async fn write_machine(client: &Client, number: usize, owner: &MetalCluster) {
     let name = format!("node-{number:03}");
@@ -79,15 +58,6 @@ async fn write_machine(client: &Client, number: usize, owner: &MetalCluster) {
     status.since = Some(jiff::Timestamp::UNIX_EPOCH);
     object.status = Some(status);
     objects::<MetalMachine>(client).replace_status(&name, &PostParams::default(), &object).await.unwrap();
-}
-
-async fn write_cluster(client: &Client) -> MetalCluster {
-    let spec = json!({"spec": {
-        "kubernetesVersion": "v1.36.3", "endpoint": "10.0.0.10:6443", "podCidr": "10.244.0.0/16",
-        "serviceCidr": "10.96.0.0/12", "imageUrl": "http://10.0.0.1/image", "imageSha256": "ab", "imageFormat": "raw",
-        "users": [],
-    }});
-    apply(client, CLUSTER, named("MetalCluster", CLUSTER, spec)).await
 }
 
 async fn role(client: &Client) -> Option<Role> {
@@ -184,16 +154,7 @@ async fn a_side_that_does_not_manage_touches_nothing_and_a_failure_thaws_it() {
         object.status = Some(Default::default());
         objects::<MetalMachine>(&client).replace_status("node-001", &PostParams::default(), &object).await.unwrap()
     };
-    let context = Arc::new(Context {
-        client: client.clone(),
-        events: EventBus::default(),
-        table: Default::default(),
-        sightings: Default::default(),
-        connect: Arc::new(metalgate::power::connect),
-        limits: Limits::default(),
-        started: jiff::Timestamp::now(),
-        ssh_key: metalgate::secret::Secret::new(String::new()),
-    });
+    let context = Arc::new(context(&client, Arc::new(metalgate::power::connect)));
     let step = async || {
         machine::reconcile(Arc::new(pending().await), context.clone()).await.unwrap();
         objects::<MetalMachine>(&client).get("node-001").await.unwrap().status.unwrap().state
