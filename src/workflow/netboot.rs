@@ -46,14 +46,19 @@ impl Phase for Netboot {
             started: Timestamp::now(),
             ssh_key: run.installer_key.take().ok_or(RunError::Order("installer key"))?,
         });
-        start_http(run, &context, address).await?;
-        start_dhcp_and_tftp(run, &context, address).await?;
+        let autoexec = start_http(run, &context, address).await?;
+        start_dhcp_and_tftp(run, &context, address, autoexec).await?;
         run.context = Some(context);
         Ok(())
     }
 }
 
-async fn start_http(run: &mut Run, context: &Arc<Context>, address: Ipv4Addr) -> PhaseResult {
+/// Gives the script that iPXE looks for beside itself.
+async fn start_http(
+    run: &mut Run,
+    context: &Arc<Context>,
+    address: Ipv4Addr,
+) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     // Kept across runs: agents that are under way know this certificate and no other.
     let pki = run.work_dir.subdirectory("pki")?;
     let authority = Authority::keep(&pki, "agent-ca", "metalgate agent API CA")?;
@@ -79,9 +84,9 @@ async fn start_http(run: &mut Run, context: &Arc<Context>, address: Ipv4Addr) ->
     };
     let installations = Arc::new(ApiInstallations::new(context.clone()));
     let server = HttpServer::bind(config, context.table.clone(), installations, run.events.clone()).await?;
-    let cancel = run.cancel.clone();
+    let (autoexec, cancel) = (server.autoexec()?, run.cancel.clone());
     run.tasks.spawn(async move { Ok(server.run(cancel).await?) });
-    Ok(())
+    Ok(autoexec)
 }
 
 /// What machines may fetch: boot programs, kernel, initramfs; never the bootstrap cluster's binaries.
@@ -95,11 +100,16 @@ fn served(manifest: &Manifest) -> BTreeMap<String, ServedFile> {
     artifacts.map(|artifact| (artifact.path.clone(), file(artifact))).collect()
 }
 
-async fn start_dhcp_and_tftp(run: &mut Run, context: &Arc<Context>, address: Ipv4Addr) -> PhaseResult {
+async fn start_dhcp_and_tftp(
+    run: &mut Run,
+    context: &Arc<Context>,
+    address: Ipv4Addr,
+    autoexec: String,
+) -> PhaseResult {
     let manifest = run.manifest.as_ref().ok_or(RunError::Order("artifacts"))?;
     let programs = manifest.artifacts.iter().filter(|artifact| artifact.path.starts_with("ipxe/"));
     let files = programs.map(|artifact| (artifact.path.clone(), manifest.path_of(artifact))).collect();
-    let config = TftpConfig { address, port: TFTP_PORT, files };
+    let config = TftpConfig { address, port: TFTP_PORT, files, autoexec: autoexec.into() };
     let tftp = TftpServer::bind(config, context.table.clone(), run.events.clone()).await?;
     let cancel = run.cancel.clone();
     run.tasks.spawn(async move { Ok(tftp.run(cancel).await?) });

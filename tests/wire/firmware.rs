@@ -87,45 +87,76 @@ fn uefi_http_boot_needs_no_tftp() {
     assert!(events.iter().all(|event| event.machine.as_deref() == Some("node-1")), "{events:#?}");
 }
 
-#[test]
-fn beside_another_dhcp_server_only_the_boot_program_is_ours() {
-    let mut wire = Wire::new(DhcpMode::Proxy, SWITCH);
-    let other = Namespace::new("other");
-    let (near_end, far_end) = namespaces::cable(&wire.link.client, &other, "52:54:00:91:00:60");
-    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
-    wire.link.client.run("ip", &["link", "set", &near_end, "master", "lan"]);
-    other.run("ip", &["addr", "add", "10.91.0.3/24", "dev", &far_end]);
-    let mut dnsmasq = other
-        .command("dnsmasq")
-        .args([
-            "--no-daemon",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--leasefile-ro",
-            "--bind-interfaces",
-            "--interface",
-        ])
-        .args([&far_end, "--dhcp-range=10.91.0.200,10.91.0.220,255.255.255.0,1h"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("dnsmasq: run `tests/setup test`");
-    let events = until_boot_script(&mut wire);
-    dnsmasq.kill().unwrap();
-    dnsmasq.wait().unwrap();
-    let files = boot_files(&events);
-    assert_eq!(files.first().map(String::as_str), Some("ipxe/amd64/snponly.efi"), "{events:#?}");
-    assert_eq!(files.last(), Some(&format!("http://{US}:8080/boot/{KNOWN}/boot.ipxe")), "{events:#?}");
-    assert!(exchanges(&events).contains(&String::from("DISCOVER>OFFER")), "{events:#?}");
-    // Its address is the other server's, and it is known by that address too.
-    for event in &events {
-        if let EventKind::Dhcp { address, .. } = &event.kind {
-            assert_eq!(*address, None, "we gave an address: {event:#?}");
-        }
+/// Another DHCP server on the same network, with these settings of its own.
+struct OtherServer {
+    _namespace: Namespace,
+    dnsmasq: Child,
+}
+
+impl OtherServer {
+    fn start(wire: &Wire, settings: &[&str]) -> Self {
+        let namespace = Namespace::new("other");
+        let (near_end, far_end) = namespaces::cable(&wire.link.client, &namespace, "52:54:00:91:00:60");
+        wire.link.client.run("ip", &["link", "set", &near_end, "master", "lan"]);
+        namespace.run("ip", &["addr", "add", "10.91.0.3/24", "dev", &far_end]);
+        let dnsmasq = namespace
+            .command("dnsmasq")
+            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--leasefile-ro", "--bind-interfaces"])
+            .args(["--interface", &far_end, "--dhcp-range=10.91.0.200,10.91.0.220,255.255.255.0,1h"])
+            .args(settings)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq: run `tests/setup test`");
+        Self { _namespace: namespace, dnsmasq }
+    }
+}
+
+impl Drop for OtherServer {
+    fn drop(&mut self) {
+        let _ = self.dnsmasq.kill();
+        let _ = self.dnsmasq.wait();
+    }
+}
+
+/// The machine has the other server's address, and is known by it.
+#[track_caller]
+fn is_known_by_its_lease(events: &[Event]) {
+    for event in events {
         if let EventKind::TftpDone { client, .. } | EventKind::Http { client, .. } = &event.kind {
             assert!(client.to_string().starts_with("10.91.0.2"), "{event:#?}");
+        }
+        if let EventKind::BootScript { .. } | EventKind::Http { .. } = &event.kind {
             assert_eq!(event.machine.as_deref(), Some("node-1"), "{event:#?}");
         }
     }
-    assert!(events.iter().any(|event| matches!(&event.kind, EventKind::TftpDone { .. })), "{events:#?}");
+    let loaded =
+        |event: &Event| matches!(&event.kind, EventKind::TftpDone { file, .. } if file == "ipxe/amd64/snponly.efi");
+    assert!(events.iter().any(loaded), "{events:#?}");
+}
+
+#[test]
+fn beside_another_dhcp_server_only_the_boot_program_is_ours() {
+    let mut wire = Wire::new(DhcpMode::Proxy, SWITCH);
+    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
+    let _other = OtherServer::start(&wire, &[]);
+    let events = until_boot_script(&mut wire);
+    assert_eq!(boot_files(&events).first().map(String::as_str), Some("ipxe/amd64/snponly.efi"), "{events:#?}");
+    assert!(exchanges(&events).contains(&String::from("DISCOVER>OFFER")), "{events:#?}");
+    let gave_address = |event: &Event| matches!(&event.kind, EventKind::Dhcp { address: Some(_), .. });
+    assert!(!events.iter().any(gave_address), "{events:#?}");
+    is_known_by_its_lease(&events);
+    let tftp = |event: &Event| matches!(&event.kind, EventKind::TftpDone { .. }) && event.machine.is_none();
+    assert!(!events.iter().any(tftp), "its REQUEST told us its address: {events:#?}");
+}
+
+#[test]
+fn a_server_of_the_operators_needs_to_know_no_more_than_one_file() {
+    let mut wire = Wire::new(DhcpMode::External, SWITCH);
+    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
+    // The same file for every client, iPXE too: autoexec.ipxe is what ends the circle.
+    let _other = OtherServer::start(&wire, &["--dhcp-boot=ipxe/amd64/snponly.efi,metalgate,10.91.0.1"]);
+    let events = until_boot_script(&mut wire);
+    assert_eq!(exchanges(&events), Vec::<String>::new());
+    is_known_by_its_lease(&events);
 }

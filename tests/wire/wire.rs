@@ -130,13 +130,22 @@ impl Wire {
             runtime.block_on(async {
                 let address = US.parse().unwrap();
                 let config = DhcpConfig { interface, address, http_port: 8080, mode };
-                let dhcp = DhcpServer::bind(config, table.clone(), bus.clone()).unwrap();
-                let http = http_config(&files);
-                let config = TftpConfig { address, port: 69, files };
+                let dhcp =
+                    (mode != DhcpMode::External).then(|| DhcpServer::bind(config, table.clone(), bus.clone()).unwrap());
+                let dhcp_stop = stop.clone();
+                let dhcp = async {
+                    match dhcp {
+                        Some(server) => server.run(dhcp_stop).await,
+                        None => Ok(()),
+                    }
+                };
+                let http = HttpServer::bind(http_config(&files), table.clone(), Arc::new(Tokens), bus.clone());
+                let http = http.await.unwrap();
+                let autoexec = http.autoexec().unwrap().into();
+                let config = TftpConfig { address, port: 69, files, autoexec };
                 let tftp = TftpServer::bind(config, table.clone(), bus.clone()).await.unwrap();
-                let http = HttpServer::bind(http, table, Arc::new(Tokens), bus).await.unwrap();
                 ready.send(()).unwrap();
-                let (dhcp, tftp, http) = tokio::join!(dhcp.run(stop.clone()), tftp.run(stop.clone()), http.run(stop));
+                let (dhcp, tftp, http) = tokio::join!(dhcp, tftp.run(stop.clone()), http.run(stop.clone()));
                 dhcp.unwrap();
                 tftp.unwrap();
                 http.unwrap();

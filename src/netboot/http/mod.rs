@@ -169,6 +169,11 @@ impl HttpServer {
         Ok((self.plain.local_addr()?, self.agent.local_addr()?))
     }
 
+    /// autoexec.ipxe, which iPXE looks for beside itself, also over TFTP: it leads to the machine's script.
+    pub fn autoexec(&self) -> Result<String, HttpError> {
+        Ok(self.shared.scripts.chain()?)
+    }
+
     /// Serves until `cancel` is cancelled.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), HttpError> {
         let (plain, agent) = (self.plain.local_addr(), self.agent.local_addr());

@@ -80,7 +80,8 @@ impl Scripts {
         Ok(self.templates.get_template("local")?.render(context! { machine => plain(&entry.machine)? })?)
     }
 
-    fn chain(&self) -> Result<String, ScriptError> {
+    /// Leads to the script of the machine that runs it.
+    pub fn chain(&self) -> Result<String, ScriptError> {
         Ok(self.templates.get_template("chain")?.render(context! { base => &self.base })?)
     }
 }

@@ -25,6 +25,8 @@ const TRANSFERS: usize = 1024;
 /// The largest request that is looked at (RFC 2347: 512 octets).
 const REQUEST: usize = 512;
 
+const AUTOEXEC: &str = "autoexec.ipxe";
+
 /// What is served, and where.
 #[derive(Clone, Debug)]
 pub struct TftpConfig {
@@ -34,6 +36,9 @@ pub struct TftpConfig {
     pub port: u16,
     /// Files by the name that clients ask for.
     pub files: BTreeMap<String, PathBuf>,
+    /// What iPXE gets as autoexec.ipxe, in whichever folder it believes to be. Without it, an iPXE that was started by
+    /// another DHCP server, which gives every client the same file, would load itself again and again.
+    pub autoexec: Bytes,
 }
 
 /// A server that cannot be started, or broke.
@@ -69,6 +74,7 @@ pub struct TftpServer {
     address: Ipv4Addr,
     /// Boot programs are small: they are kept in memory, and hundreds of clients share them.
     files: Arc<BTreeMap<String, Bytes>>,
+    autoexec: Bytes,
     table: BootTable,
     events: EventBus,
 }
@@ -83,7 +89,7 @@ impl TftpServer {
         }
         let address = SocketAddr::from((config.address, config.port));
         let socket = UdpSocket::bind(address).await.map_err(|source| TftpError::Bind { address, source })?;
-        Ok(Self { socket, address: config.address, files: Arc::new(files), table, events })
+        Ok(Self { socket, address: config.address, files: Arc::new(files), autoexec: config.autoexec, table, events })
     }
 
     /// Where it listens.
@@ -132,7 +138,8 @@ impl TftpServer {
         }
         // A name is looked up and never a path, so there is no `..` to think of. Some firmware sends a leading slash.
         let name = filename.trim_start_matches('/').to_owned();
-        let Some(content) = self.files.get(&name) else {
+        let script = (name.rsplit('/').next() == Some(AUTOEXEC)).then_some(&self.autoexec);
+        let Some(content) = script.or_else(|| self.files.get(&name)) else {
             return Err(refuse(&filename, ErrorCode::FileNotFound, "no such file"));
         };
         if running >= TRANSFERS {

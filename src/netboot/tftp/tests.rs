@@ -10,7 +10,7 @@ fn server() -> (tempfile::TempDir, tokio::runtime::Runtime, TftpServer) {
     let path = dir.path().join("file");
     std::fs::write(&path, vec![7u8; 3000]).unwrap();
     let files = BTreeMap::from([(String::from("ipxe/undionly.kpxe"), path)]);
-    let config = TftpConfig { address: Ipv4Addr::LOCALHOST, port: 0, files };
+    let config = TftpConfig { address: Ipv4Addr::LOCALHOST, port: 0, files, autoexec: Bytes::from_static(b"#!ipxe\n") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(TftpServer::bind(config, BootTable::default(), EventBus::default())).unwrap();
     (dir, runtime, server)
@@ -37,6 +37,16 @@ fn a_file_is_found_by_the_names_that_firmware_gives_it() {
         let request = server.accept(&packet, CLIENT, 0).unwrap_or_else(|refusal| panic!("{}", refusal.message));
         assert_eq!((request.file.as_str(), request.negotiated.block_size), ("ipxe/undionly.kpxe", 1024));
     }
+}
+
+#[test]
+fn ipxe_finds_its_script_wherever_it_looks() {
+    let (_dir, _runtime, server) = server();
+    for name in ["autoexec.ipxe", "/autoexec.ipxe", "ipxe/amd64/autoexec.ipxe"] {
+        let request = server.accept(&read_request(name.as_bytes(), "octet", &[]), CLIENT, 0).ok().expect(name);
+        assert_eq!(request.content, "#!ipxe\n");
+    }
+    assert!(server.accept(&read_request(b"my-autoexec.ipxe", "octet", &[]), CLIENT, 0).is_err());
 }
 
 #[test]
