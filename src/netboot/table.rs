@@ -82,10 +82,11 @@ impl BootTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn entry(last: u8) -> BootEntry {
+    /// The machine `node-LAST`, with an address and a MAC address that end alike.
+    pub(in crate::netboot) fn entry(last: u8, installing: bool) -> BootEntry {
         BootEntry {
             machine: format!("node-{last}"),
             mac: MacAddr([0x52, 0x54, 0, 0xaa, 0, last]),
@@ -94,14 +95,14 @@ mod tests {
             nameservers: Vec::new(),
             arch: Arch::Amd64,
             boot_mode: BootMode::Uefi,
-            installing: true,
+            installing,
         }
     }
 
     #[test]
     fn a_machine_is_known_by_the_address_it_was_seen_with() {
         let table = BootTable::default();
-        let (first, second) = (entry(1), entry(2));
+        let (first, second) = (entry(1, true), entry(2, true));
         table.set(first.clone());
         table.set(second.clone());
         let at = |last: u8| table.by_address([10, 0, 0, last].into()).map(|entry| entry.machine);

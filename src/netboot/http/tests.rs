@@ -3,9 +3,8 @@
 use super::*;
 use crate::agent::protocol::{Claim, Report, WorkOrder};
 use crate::event::EventKind;
-use crate::hardware::{Arch, BootMode, MacAddr};
-use crate::netboot::BootEntry;
 use crate::netboot::installations::InstallationError;
+use crate::netboot::table::tests::entry;
 use crate::pki::{Authority, LeafRequest, Usage};
 use crate::secret::Secret;
 use async_trait::async_trait;
@@ -62,19 +61,6 @@ struct Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.cancel.cancel();
-    }
-}
-
-fn entry(last: u8, installing: bool) -> BootEntry {
-    BootEntry {
-        machine: format!("node-{last}"),
-        mac: MacAddr([0x52, 0x54, 0, 0xaa, 0, last]),
-        address: format!("10.0.0.{last}/24").parse().unwrap(),
-        gateway: [10, 0, 0, 1].into(),
-        nameservers: Vec::new(),
-        arch: Arch::Amd64,
-        boot_mode: BootMode::Uefi,
-        installing,
     }
 }
 
