@@ -1,12 +1,15 @@
-//! `metalgate artifacts fill|verify|list`.
+//! `metalgate artifacts fill|verify|list|add|pack`.
 
 use super::{Failure, OutputFormat, progress};
 use crate::event::{EventBus, EventKind};
+use crate::hardware::Arch;
 use crate::image;
+use crate::image::add;
 use crate::image::fill::{self, Request, Source};
 use crate::image::manifest::{Kind, Manifest};
+use crate::image::oci;
 use clap::{Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use url::Url;
 
 #[derive(clap::Args)]
@@ -29,6 +32,58 @@ enum What {
         #[arg(long, value_enum, default_value_t)]
         output: OutputFormat,
     },
+    /// Take container images or a CNI's manifest of your own into the directory; `fill` leaves them alone
+    ///
+    /// Images come as plain tars, from `docker save NAME`, `skopeo copy ... oci-archive:` or `ctr images export`. A CNI's
+    /// manifest is the YAML that its makers say to apply; a spec names it by the file's name without `.yaml`. Bring every
+    /// image that it names, too: nodes fetch none from the internet.
+    Add(AddArgs),
+    /// Write a folder as a container image of one layer, an OCI archive
+    Pack(PackArgs),
+}
+
+#[derive(clap::Args)]
+struct AddArgs {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What they are [default: a .tar holds container images, a .yaml is a CNI's manifest]
+    #[arg(long, value_name = "KIND")]
+    kind: Option<Kind>,
+    /// Which machines they are for [default: what images say themselves; amd64]
+    #[arg(long, value_name = "ARCH", value_parser = arch)]
+    arch: Option<Arch>,
+}
+
+#[derive(clap::Args)]
+struct PackArgs {
+    /// The folder that is the image's root; everything in it will be root's
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// The image's full name, such as registry.example.com/tool:v1
+    #[arg(long, value_name = "NAME")]
+    reference: String,
+    /// What the image runs; may be repeated for its first arguments
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// Whom it runs as [default: root]
+    #[arg(long, value_name = "UID[:GID]", default_value = "", hide_default_value = true)]
+    user: String,
+    /// A variable for it; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Which machines it is for
+    #[arg(long, value_name = "ARCH", value_parser = arch, default_value = "amd64")]
+    arch: Arch,
+    /// The archive to write
+    out: PathBuf,
+}
+
+fn arch(text: &str) -> Result<Arch, String> {
+    [Arch::Amd64, Arch::Arm64]
+        .into_iter()
+        .find(|arch| arch.to_string() == text)
+        .ok_or(String::from("it is amd64 or arm64"))
 }
 
 #[derive(clap::Args)]
@@ -67,7 +122,26 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         What::Fill(fill) => run_fill(dir, fill).await,
         What::Verify => verify(dir).await,
         What::List { output } => list(&Manifest::load(&dir)?, output),
+        What::Add(add) => run_add(&dir, add),
+        What::Pack(pack) => run_pack(pack),
     }
+}
+
+fn run_add(dir: &Path, args: AddArgs) -> Result<(), Failure> {
+    for file in &args.files {
+        let added = add::add(dir, file, args.kind, args.arch)?;
+        let images = added.images.iter().map(|image| format!("\n  {image}")).collect::<String>();
+        eprintln!("added {} as {}{images}", file.display(), added.path);
+    }
+    Ok(())
+}
+
+fn run_pack(args: PackArgs) -> Result<(), Failure> {
+    let PackArgs { root, reference, entrypoint, user, env, arch, out } = args;
+    let entries = oci::entries(&root)?;
+    let workdir = String::new();
+    oci::write(&out, &oci::Image { reference, arch, entrypoint, env, user, workdir, entries })?;
+    Ok(())
 }
 
 async fn run_fill(dir: PathBuf, args: FillArgs) -> Result<(), Failure> {

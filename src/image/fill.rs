@@ -1,13 +1,15 @@
 //! Filling an artifact directory: from release servers, from a mirror, or built from package registries. All three end in
 //! the same files and manifest.
 
-use super::catalogue::{self, Entry};
+use super::catalogue::{self, Entry, Published};
 use super::download::{self, DownloadError};
 use super::manifest::{self, Artifact, Kind, Manifest, ManifestError};
+use super::oci::{self, OciError};
+use super::registry::{self, PullError};
 use crate::event::{EventBus, EventKind};
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::process::Command;
 use url::Url;
@@ -48,6 +50,12 @@ pub enum FillError {
     /// A download.
     #[error(transparent)]
     Download(#[from] Box<DownloadError>),
+    /// A container image from a registry.
+    #[error(transparent)]
+    Pull(#[from] Box<PullError>),
+    /// An archive of a container image.
+    #[error(transparent)]
+    Image(#[from] OciError),
     /// A manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -95,7 +103,8 @@ pub enum FillError {
     },
 }
 
-/// Fills the directory, and writes its manifest after every piece, so that a killed run keeps what it has.
+/// Fills the directory, and writes its manifest after every piece, so that a killed run keeps what it has. What its user
+/// added stays as it is.
 pub async fn fill(request: &Request, events: &EventBus) -> Result<Manifest, FillError> {
     let mut manifest = match Manifest::load(&request.dir) {
         Err(ManifestError::Missing(_)) => Manifest::new(&request.dir),
@@ -132,23 +141,43 @@ async fn from_release(
     manifest: &mut Manifest,
     events: &EventBus,
 ) -> Result<(), FillError> {
-    let Some(release) = entry.release else { return Ok(()) };
-    let client = download::client().map_err(FillError::Client)?;
-    let text = download::text(&client, &release.sha256_url).await.map_err(Box::new)?;
-    let sum =
-        text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
-    let sha256 = sum.ok_or(FillError::NoSum { url: release.sha256_url })?.to_ascii_lowercase();
+    let Some(release) = entry.release.clone() else { return Ok(()) };
     let path = request.dir.join(&entry.path);
-    download::file(&client, &release.url, &path, &sha256, report(events, &entry.path)).await.map_err(Box::new)?;
-    let size = size_of(&path, &entry.piece)?;
-    let (version, source) = (release.version, release.url.to_string());
-    manifest.set(Artifact { path: entry.path, kind: entry.kind, arch: entry.arch, version, sha256, size, source });
-    Ok(())
+    let client = download::client().map_err(FillError::Client)?;
+    let (url, sha256) = match release.from {
+        Published::Image { image } => {
+            registry::pull(&image, entry.arch, &path, report(events, &image)).await.map_err(Box::new)?;
+            return record(manifest, &entry, release.version, format!("https://{image}"));
+        }
+        Published::Pinned { url, sha256 } => (url, sha256),
+        Published::Summed { url, sha256_url } => (url, published_sum(&client, sha256_url).await?),
+    };
+    download::file(&client, &url, &path, &sha256, report(events, &entry.path)).await.map_err(Box::new)?;
+    record(manifest, &entry, release.version, url.to_string())
 }
 
-fn size_of(path: &Path, piece: &str) -> Result<u64, FillError> {
-    let failed = |source| FillError::NotMade { piece: piece.to_owned(), path: path.to_owned(), source };
-    std::fs::metadata(path).map(|file| file.len()).map_err(failed)
+async fn published_sum(client: &reqwest::Client, url: Url) -> Result<String, FillError> {
+    let text = download::text(client, &url).await.map_err(Box::new)?;
+    let sum =
+        text.split_whitespace().next().filter(|sum| sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()));
+    Ok(sum.ok_or(FillError::NoSum { url })?.to_ascii_lowercase())
+}
+
+/// Puts a file that is there now into the manifest.
+fn record(manifest: &mut Manifest, entry: &Entry, version: String, source: String) -> Result<(), FillError> {
+    let path = manifest.dir().join(&entry.path);
+    let (size, sha256) = manifest::sum(&path, |_| {}).map_err(|source| FillError::NotMade {
+        piece: entry.piece.clone(),
+        path: path.clone(),
+        source,
+    })?;
+    let images = match entry.kind {
+        Kind::ContainerImage => oci::contents(&path)?.references,
+        _ => Vec::new(),
+    };
+    let (path, kind, arch) = (entry.path.clone(), entry.kind, entry.arch);
+    manifest.set(Artifact { path, kind, arch, version, sha256, size, source, images });
+    Ok(())
 }
 
 /// Copies what the mirror's manifest names; files that are here already with the right sum are kept.
@@ -168,8 +197,11 @@ async fn from_mirror(
     let url = join(manifest::FILE)?;
     let text = download::text(&client, &url).await.map_err(Box::new)?;
     let theirs = Manifest::parse(text.as_bytes(), &request.dir, PathBuf::from(url.as_str()))?;
-    let wanted = |artifact: &&Artifact| request.only.is_empty() || request.only.contains(&artifact.kind);
-    for artifact in theirs.artifacts.iter().filter(wanted) {
+    let wanted = |artifact: &Artifact| request.only.is_empty() || request.only.contains(&artifact.kind);
+    for artifact in theirs.artifacts.iter().filter(|artifact| wanted(artifact)) {
+        if manifest.is_added(&artifact.path) {
+            continue;
+        }
         let here = theirs.verify(|candidate| candidate.path == artifact.path, |_, _| {});
         if here.is_err() {
             let path = request.dir.join(&artifact.path);
@@ -192,6 +224,10 @@ async fn from_build(
 ) -> Result<(), FillError> {
     let script = request.provisioning.join("build");
     let mut command = Command::new(&script);
+    // It packs container images with this program.
+    if let Ok(program) = std::env::current_exe() {
+        command.env("METALGATE", program);
+    }
     // The script talks on stderr, which stays the user's; its one line of stdout is the version.
     command.arg(piece).arg(&request.dir).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let output = command.spawn().map_err(|source| FillError::NoScript { script: script.clone(), source });
@@ -201,12 +237,7 @@ async fn from_build(
     }
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     for entry in entries {
-        let path = request.dir.join(&entry.path);
-        let sum = manifest::sum(&path, |_| {});
-        let (size, sha256) =
-            sum.map_err(|source| FillError::NotMade { piece: piece.to_owned(), path: path.clone(), source })?;
-        let (path, version, source) = (entry.path.clone(), version.clone(), String::from("build"));
-        manifest.set(Artifact { path, kind: entry.kind, arch: entry.arch, version, sha256, size, source });
+        record(manifest, entry, version.clone(), String::from("build"))?;
     }
     Ok(())
 }
@@ -218,6 +249,7 @@ mod tests {
     use axum::Router;
     use axum::extract::{Path as UrlPath, State};
     use axum::http::StatusCode;
+    use std::path::Path;
     use std::sync::Arc;
 
     /// A web server with the files of a folder, at http://127.0.0.1:PORT/.
@@ -238,7 +270,8 @@ mod tests {
         let (size, sha256) = manifest::sum(&dir.join("bootstrap/etcd"), |_| {}).unwrap();
         let mut manifest = Manifest::new(dir);
         let (path, version, source) = ("bootstrap/etcd".into(), "1".into(), "build".into());
-        manifest.set(Artifact { path, kind: Kind::Etcd, arch: Arch::Amd64, version, sha256, size, source });
+        let (kind, arch, images) = (Kind::Etcd, Arch::Amd64, Vec::new());
+        manifest.set(Artifact { path, kind, arch, version, sha256, size, source, images });
         manifest.save().unwrap();
         manifest
     }

@@ -34,6 +34,20 @@ pub enum Kind {
     Etcd,
     /// Kubernetes' API server.
     KubeApiserver,
+    /// kubeadm.
+    Kubeadm,
+    /// kubelet.
+    Kubelet,
+    /// kubectl.
+    Kubectl,
+    /// crictl: a look at what the container runtime does.
+    Crictl,
+    /// The usual CNI plugins: a gzipped tar of programs.
+    CniPlugins,
+    /// What is applied to a new cluster so that its pods have a network: Kubernetes objects in YAML.
+    CniManifest,
+    /// Container images: an OCI archive, or one of `docker save`.
+    ContainerImage,
 }
 
 impl fmt::Display for Kind {
@@ -57,8 +71,21 @@ pub struct Artifact {
     pub sha256: String,
     /// Size in bytes.
     pub size: u64,
-    /// Where it came from: `build`, or an URL.
+    /// Where it came from: `build`, `added`, or an URL.
     pub source: String,
+    /// Full names of the container images in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+/// `source` of what its user brought; filling leaves it alone.
+pub const ADDED: &str = "added";
+
+impl Artifact {
+    /// Whether its user brought it.
+    pub fn is_added(&self) -> bool {
+        self.source == ADDED
+    }
 }
 
 /// manifest.json.
@@ -241,10 +268,33 @@ impl Manifest {
         write().map_err(|source| ManifestError::Io { path: path.clone(), source })
     }
 
+    /// Whether there is something at this path that its user brought.
+    pub fn is_added(&self, path: &str) -> bool {
+        self.artifacts.iter().any(|artifact| artifact.path == path && artifact.is_added())
+    }
+
     /// The artifact of one kind for one architecture.
     pub fn find(&self, kind: Kind, arch: Arch) -> Result<&Artifact, ManifestError> {
         let fits = |artifact: &&Artifact| artifact.kind == kind && artifact.arch == arch;
         self.artifacts.iter().find(fits).ok_or_else(|| ManifestError::Lacking { dir: self.dir.clone(), kind, arch })
+    }
+
+    /// The archive that holds a container image; of several, the one that was added. `reference` is the name as containerd
+    /// keeps it, in full.
+    pub fn image(&self, reference: &str, arch: Arch) -> Option<&Artifact> {
+        let holds = |artifact: &&Artifact| artifact.images.iter().any(|image| image == reference);
+        self.images(arch).filter(holds).max_by_key(|artifact| artifact.is_added())
+    }
+
+    /// All archives of container images for one architecture.
+    pub fn images(&self, arch: Arch) -> impl Iterator<Item = &Artifact> {
+        self.artifacts.iter().filter(move |artifact| artifact.kind == Kind::ContainerImage && artifact.arch == arch)
+    }
+
+    /// The manifest of a CNI by its name: `flannel` is manifests/cni/flannel.yaml.
+    pub fn cni(&self, name: &str) -> Option<&Artifact> {
+        let named = |path: &str| Path::new(path).file_stem().is_some_and(|stem| stem == name);
+        self.artifacts.iter().find(|artifact| artifact.kind == Kind::CniManifest && named(&artifact.path))
     }
 
     /// Where an artifact's file is.
@@ -296,7 +346,8 @@ mod tests {
         std::fs::write(&file, content).unwrap();
         let (size, sha256) = sum(&file, |_| {}).unwrap();
         let (path, version, source) = (path.to_owned(), String::from("1"), String::from("build"));
-        Artifact { path, kind: Kind::Etcd, arch: Arch::Amd64, version, sha256, size, source }
+        let (kind, arch, images) = (Kind::Etcd, Arch::Amd64, Vec::new());
+        Artifact { path, kind, arch, version, sha256, size, source, images }
     }
 
     #[test]
