@@ -20,7 +20,7 @@ build: | toolchain
 toolchain:
 	@tests/setup build
 
-# Everything that is served: kernel, initramfs, agent, iPXE, OS image, etcd, kube-apiserver.
+# Everything that is served: kernel, initramfs, agent, iPXE, OS image, Kubernetes' programs and container images.
 artifacts: build
 	$(RELEASE)/metalgate artifacts fill --from build
 	$(RELEASE)/metalgate artifacts verify
