@@ -47,8 +47,8 @@ struct AddArgs {
     /// The files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What they are [default: a .tar holds container images, a .yaml is a CNI's manifest]
-    #[arg(long, value_name = "KIND")]
+    /// What they are: container-image (a .tar by default) or cni-manifest (a .yaml)
+    #[arg(long, value_name = "KIND", value_parser = own_kind)]
     kind: Option<Kind>,
     /// Which machines they are for [default: what images say themselves; amd64]
     #[arg(long, value_name = "ARCH", value_parser = arch)]
@@ -77,6 +77,11 @@ struct PackArgs {
     arch: Arch,
     /// The archive to write
     out: PathBuf,
+}
+
+fn own_kind(text: &str) -> Result<Kind, String> {
+    let own = [Kind::ContainerImage, Kind::CniManifest];
+    own.into_iter().find(|kind| kind.to_string() == text).ok_or(String::from("it is container-image or cni-manifest"))
 }
 
 fn arch(text: &str) -> Result<Arch, String> {

@@ -303,6 +303,53 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_release_is_fetched_by_the_sum_beside_it_or_by_ours() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        mirrored(theirs.path(), "what etcd is");
+        let (_, sum) = manifest::sum(&theirs.path().join("bootstrap/etcd"), |_| {}).unwrap();
+        std::fs::write(theirs.path().join("good"), format!("{sum}  etcd\n")).unwrap();
+        std::fs::write(theirs.path().join("nonsense"), "<html>").unwrap();
+        let base = serve(theirs.path().to_owned()).await;
+        let url = base.join("bootstrap/etcd").unwrap();
+        let get = async |from: Published| {
+            let request = request(ours.path(), Source::Release);
+            let release = Some(catalogue::Release { version: "v1".into(), from });
+            let (path, kind, arch, piece) = ("etcd".into(), Kind::Etcd, Arch::Amd64, "etcd".into());
+            let mut manifest = Manifest::new(ours.path());
+            let entry = Entry { path, kind, arch, piece, release };
+            from_release(&request, entry, &mut manifest, &EventBus::default()).await.map(|()| manifest)
+        };
+        let beside = |name: &str| Published::Summed { url: url.clone(), sha256_url: base.join(name).unwrap() };
+        let filled = get(beside("good")).await.unwrap();
+        assert_eq!((filled.artifacts[0].version.as_str(), &filled.artifacts[0].sha256), ("v1", &sum));
+        assert!(matches!(get(beside("nonsense")).await, Err(FillError::NoSum { .. })));
+        get(Published::Pinned { url: url.clone(), sha256: sum }).await.unwrap();
+        let other = Published::Pinned { url: url.clone(), sha256: "0".repeat(64) };
+        assert!(matches!(get(other).await, Err(FillError::Download(_))));
+    }
+
+    #[tokio::test]
+    async fn a_mirror_tells_the_names_of_images_and_what_was_added_here_stays() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut manifest = mirrored(theirs.path(), "what etcd is");
+        let image = "registry.example.com/tool:v1";
+        manifest.artifacts[0].images = vec![image.into()];
+        manifest.artifacts[0].kind = Kind::ContainerImage;
+        manifest.save().unwrap();
+        let url = serve(theirs.path().to_owned()).await;
+        let from_mirror = request(ours.path(), Source::Mirror(url));
+        let filled = fill(&from_mirror, &EventBus::default()).await.unwrap();
+        assert_eq!(filled.image(image, Arch::Amd64).unwrap().path, "bootstrap/etcd");
+
+        let mut own = mirrored(ours.path(), "what we brought");
+        own.artifacts[0].source = manifest::ADDED.into();
+        own.save().unwrap();
+        let filled = fill(&from_mirror, &EventBus::default()).await.unwrap();
+        assert_eq!(filled.artifacts, own.artifacts);
+        filled.verify(|_| true, |_, _| {}).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_build_that_fails_and_a_folder_without_a_script_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let missing = fill(&request(dir.path(), Source::Build), &EventBus::default()).await.unwrap_err();
