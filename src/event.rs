@@ -32,8 +32,10 @@ pub enum EventKind {
     PhaseDone { phase: String, seconds: f64 },
     /// A phase ended the run.
     PhaseFailed { phase: String, error: String },
-    /// Part of a long step that concerns no machine (a download, a checksum): bytes or items so far and in all.
+    /// Part of a long step that concerns no machine (a download, a checksum): bytes so far and in all.
     Progress { what: String, done: u64, total: Option<u64> },
+    /// The same for what is counted: objects so far and in all.
+    Count { what: String, done: u64, total: u64 },
 
     /// The machine entered a state; the reason says what it waits for.
     State { state: String, reason: String },
@@ -83,6 +85,16 @@ pub enum EventKind {
     SshTried { address: IpAddr, error: String },
     /// The machine answered SSH with the host key that it was given.
     SshVerified { address: IpAddr, fingerprint: String },
+    /// Something is done on the installed machine; `detail` is its progress.
+    NodeStep { step: String, detail: String },
+    /// A step on the installed machine ended well.
+    NodeStepDone { step: String, changed: bool },
+    /// The machine is a Ready node.
+    NodeReady,
+    /// The machine is no part of the cluster any more.
+    MachineRemoved,
+    /// The machine had failed; a spare takes its place.
+    MachineReplaced { by: String },
     /// Nothing was heard of the machine for a while; `diagnosis` says what that usually means.
     Stalled { seconds: u64, last: String, diagnosis: String },
     /// The machine cannot go on.

@@ -1,6 +1,8 @@
 //! `MetalCluster`: the cluster as a whole.
 
-use crate::spec::{ImageFormat, User};
+use super::MachineRole;
+use crate::names::Labels;
+use crate::spec::{Cni, DhcpMode, ImageFormat, User};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -17,7 +19,8 @@ use serde::{Deserialize, Serialize};
     status = "MetalClusterStatus",
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.kubernetesVersion"}"#,
     printcolumn = r#"{"name":"Machines","type":"integer","jsonPath":".status.machines"}"#,
-    printcolumn = r#"{"name":"Installed","type":"integer","jsonPath":".status.installed"}"#
+    printcolumn = r#"{"name":"Installed","type":"integer","jsonPath":".status.installed"}"#,
+    printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.ready"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MetalClusterSpec {
@@ -25,18 +28,68 @@ pub struct MetalClusterSpec {
     pub kubernetes_version: String,
     /// `host:port` of the API server.
     pub endpoint: String,
+    /// Whether the endpoint's host is a virtual IP, which kube-vip moves between the control-plane machines; else it is the
+    /// one control-plane machine's own address.
+    #[serde(default)]
+    pub virtual_ip: bool,
     /// Addresses of pods.
     pub pod_cidr: String,
     /// Addresses of services.
     pub service_cidr: String,
-    /// Image of every machine, as an URL that machines can fetch.
-    pub image_url: String,
-    /// Sum of the image file.
-    pub image_sha256: String,
-    /// How the image is packed.
-    pub image_format: ImageFormat,
+    /// Container network.
+    pub cni: Cni,
+    /// Image of every machine.
+    pub image: OsImage,
     /// Accounts on the machines.
     pub users: Vec<User>,
+    /// Which machines it is made of, the control plane first.
+    pub groups: Vec<MachineGroup>,
+    /// How machines are installed.
+    pub provisioning: Provisioning,
+}
+
+/// The image that is written to disks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OsImage {
+    /// Its name on our HTTP server, below `/images/`.
+    pub name: String,
+    /// Sum of the file.
+    pub sha256: String,
+    /// How it is packed.
+    pub format: ImageFormat,
+}
+
+/// Machines that play one role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineGroup {
+    /// `control-plane`, or the worker group's name.
+    pub name: String,
+    /// What they are.
+    pub role: MachineRole,
+    /// How many.
+    pub count: u32,
+    /// Labels that their Hardware carries.
+    pub selector: Labels,
+    /// Node labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Node taints, `key=value:Effect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
+}
+
+/// How machines are installed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Provisioning {
+    /// How machines get their addresses while they are installed.
+    pub dhcp: DhcpMode,
+    /// Port of the plain HTTP server.
+    pub http_port: u16,
+    /// Port of the agent's API.
+    pub agent_port: u16,
 }
 
 /// Where the cluster stands.
@@ -49,10 +102,19 @@ pub struct MetalClusterStatus {
     /// Machines whose operating system is installed and verified over SSH.
     #[serde(default)]
     pub installed: u32,
-    /// `MachinesInstalled`.
+    /// Machines that are Ready nodes.
+    #[serde(default)]
+    pub ready: u32,
+    /// Sum of the container network's manifest that was applied last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_manifest: Option<String>,
+    /// `MachinesInstalled`, `ControlPlaneInitialized`, `NetworkApplied`, `GroupsComplete`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status speaks of.
     #[serde(default)]
     pub observed_generation: i64,
+    /// Epoch of the side that wrote this, see `pivot::fence`.
+    #[serde(default)]
+    pub epoch: u64,
 }

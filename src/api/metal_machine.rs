@@ -42,7 +42,7 @@ pub struct MetalMachineSpec {
 }
 
 /// What the machine is in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum MachineRole {
     /// Runs the API server and etcd.
     ControlPlane,
@@ -66,6 +66,18 @@ pub enum MachineState {
     Rebooting,
     /// The installed system answered SSH with the host key that it was given.
     Installed,
+    /// Kernel settings, containerd, binaries and container images are put in place over SSH.
+    Preparing,
+    /// kubeadm makes the cluster's first control-plane node of it.
+    Initializing,
+    /// kubeadm makes it a node of the cluster that is there.
+    Joining,
+    /// kubeadm is done; the node is not Ready yet.
+    Starting,
+    /// A Ready node with its labels and taints.
+    Ready,
+    /// Its object is being deleted: drained, taken out of the cluster, switched off.
+    Deleting,
     /// Cannot go on without the operator; the failure says why.
     Failed,
 }
@@ -99,12 +111,25 @@ pub struct MetalMachineStatus {
     /// Why it cannot go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// `OsInstalled`.
+    /// How many times it was tried to make it a node, since its system was installed.
+    #[serde(default)]
+    pub join_attempts: u32,
+    /// Since when it has not answered SSH, though it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub unreachable_since: Option<Timestamp>,
+    /// The machine that took its place after it had failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
+    /// `OsInstalled`, `NodeReady`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status speaks of.
     #[serde(default)]
     pub observed_generation: i64,
+    /// Epoch of the side that wrote this, see `pivot::fence`.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// Hashes (SHA-256, hexadecimal) of the credentials of one boot; the credentials themselves are stored nowhere.

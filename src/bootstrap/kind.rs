@@ -103,6 +103,15 @@ impl Kind {
         Ok(())
     }
 
+    /// Deletes the cluster, if there is one.
+    pub async fn remove(&self) -> Result<(), KindError> {
+        self.check_docker().await?;
+        let file = self.kubeconfig.display().to_string();
+        // Without such a cluster it does nothing, and says so.
+        self.kind(&["delete", "cluster", "--name", &self.name, "--kubeconfig", &file]).await?;
+        Ok(())
+    }
+
     async fn exists(&self) -> Result<bool, KindError> {
         let clusters = self.kind(&["get", "clusters"]).await?;
         Ok(clusters.lines().any(|line| line == self.name))
@@ -149,6 +158,7 @@ mod tests {
             case "$1" in
             get) cat clusters 2>/dev/null || true ;;
             create) echo "$4" >clusters ;;
+            delete) rm -f clusters ;;
             esac"#;
         let docker = script(&dir.join("docker"), docker);
         Kind { docker, kind: script(&dir.join("kind"), kind), ..Kind::on_path(dir, "rack-a") }
@@ -161,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_is_made_once_and_found_again() {
+    async fn a_cluster_is_made_once_found_again_and_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let kind = fake(dir.path(), "echo 28.1");
         kind.ensure().await.unwrap();
@@ -173,6 +183,11 @@ mod tests {
         // A cluster that kind knows but that cannot be reached is told with the way out.
         let unusable = kind.clone().start().await.err().unwrap();
         assert!(unusable.to_string().contains("kind delete cluster --name metalgate-rack-a"), "{unusable}");
+        asked(dir.path());
+        kind.remove().await.unwrap();
+        let delete = "delete cluster --name metalgate-rack-a --kubeconfig DIR/kind.kubeconfig";
+        assert_eq!(asked(dir.path()), [delete]);
+        assert!(!kind.exists().await.unwrap());
     }
 
     #[tokio::test]

@@ -112,3 +112,13 @@ pub async fn start(
     tracing::info!(seconds = started.elapsed().as_secs_f64(), "bootstrap cluster: {}", cluster.describe());
     Ok(cluster)
 }
+
+/// Deletes the bootstrap cluster of `provider` with everything in it, stopped before; an existing one is left as it is.
+pub async fn remove(provider: &Provider, work_dir: &Path, cluster: &str) -> Result<(), BootstrapError> {
+    match provider {
+        Provider::Embedded => embedded::remove(work_dir).await?,
+        Provider::Existing { .. } => {}
+        Provider::Kind => Kind::on_path(work_dir, cluster).remove().await?,
+    }
+    Ok(())
+}

@@ -10,8 +10,6 @@ use crate::workflow::{self, Request, journal};
 use crate::{image, plan};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,7 +19,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Install the machines of a cluster; run it again to continue where it stood
+    /// Install machines and make a cluster of them; run it again to continue where it stood
     Cluster(Box<ClusterArgs>),
 }
 
@@ -49,7 +47,7 @@ struct ClusterArgs {
 }
 
 #[derive(clap::Args)]
-struct BootstrapArgs {
+pub struct BootstrapArgs {
     /// Which cluster holds the objects while the machines are installed
     #[arg(long = "bootstrap", value_enum, default_value_t)]
     kind: BootstrapKind,
@@ -124,7 +122,7 @@ async fn create(request: Request, work_dir: WorkDir, output: OutputFormat) -> Re
     let display = progress::start(&events);
     let dir = work_dir.path().to_owned();
     eprintln!("cluster {}: files and journal in {}", request.spec.name, dir.display());
-    let result = workflow::create(request, work_dir, events, interrupted()?).await;
+    let result = workflow::create(request, work_dir, events, super::interrupted()?).await;
     // The bus is gone with the run: both readers see its end, and have read all of it.
     let board = display.await?;
     let journal = tokio::task::spawn_blocking(move || journal.join()).await?;
@@ -138,16 +136,4 @@ async fn create(request: Request, work_dir: WorkDir, output: OutputFormat) -> Re
     }
     drop(board);
     Ok(result?)
-}
-
-/// Cancelled by the first SIGINT or SIGTERM.
-fn interrupted() -> std::io::Result<CancellationToken> {
-    let cancel = CancellationToken::new();
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let cancelled = cancel.clone();
-    tokio::spawn(async move {
-        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-        cancelled.cancel();
-    });
-    Ok(cancel)
 }

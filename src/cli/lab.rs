@@ -59,7 +59,7 @@ struct UpArgs {
     #[arg(long)]
     bios: Option<usize>,
     /// Memory of each machine, in MiB
-    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    #[arg(long, default_value_t = 3072, value_name = "MIB")]
     memory: u32,
     /// Processors of each machine; without KVM, more than one makes two machines slower, not faster
     #[arg(long, default_value_t = 1)]
@@ -171,7 +171,10 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
     let artifacts = args.artifacts.clone().map_or_else(image::default_dir, Ok)?;
     let image = ImageChoice::of(&artifacts);
     if image.is_none() {
-        eprintln!("hint: {} has no OS image yet: `metalgate artifacts fill`, then `lab up`", artifacts.display());
+        eprintln!(
+            "hint: {} has no OS image and no Kubernetes yet: `metalgate artifacts fill`, then `lab up`",
+            artifacts.display()
+        );
     }
     let rack = plan(args, accelerator)?;
     let rack = match up::up(&rack, image.as_ref()).await? {

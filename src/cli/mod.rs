@@ -2,12 +2,17 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad usage, spec or inventory.
 
+mod apply;
 mod artifacts;
 mod completions;
 mod create;
+mod delete;
+mod get;
 mod lab;
 mod man;
+mod manager;
 mod progress;
+mod scale;
 mod status;
 mod supervise;
 pub mod validate;
@@ -17,6 +22,8 @@ use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Turns a rack of powered-off servers into a Kubernetes cluster with an API gateway in front.
 #[derive(Parser)]
@@ -30,6 +37,14 @@ pub struct Cli {
 enum Command {
     /// Create a cluster
     Create(create::Args),
+    /// Change a cluster that manages itself: more hardware, other counts
+    Apply(apply::Args),
+    /// Give a group of a cluster that manages itself more machines, or fewer
+    Scale(scale::Args),
+    /// Delete a cluster
+    Delete(delete::Args),
+    /// Print what a cluster's administrator needs
+    Get(get::Args),
     /// Check a spec and an inventory, and report every mistake of both
     Validate(validate::Args),
     /// Show where a cluster's machines stand, during a run or after it
@@ -40,6 +55,8 @@ enum Command {
     Lab(lab::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
+    #[command(hide = true)]
+    Manager(manager::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page, or write one page per command into a directory
@@ -98,11 +115,16 @@ pub async fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Create(args) => create::run(args).await,
+        Command::Apply(args) => apply::run(args).await,
+        Command::Scale(args) => scale::run(args).await,
+        Command::Delete(args) => delete::run(args).await,
+        Command::Get(args) => get::run(args).await,
         Command::Validate(args) => validate::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
         Command::Lab(args) => lab::run(args).await,
         Command::Supervise(args) => supervise::run(args),
+        Command::Manager(args) => manager::run(args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     };
@@ -129,4 +151,16 @@ pub fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Cancelled by the first SIGINT or SIGTERM.
+fn interrupted() -> std::io::Result<CancellationToken> {
+    let cancel = CancellationToken::new();
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let cancelled = cancel.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        cancelled.cancel();
+    });
+    Ok(cancel)
 }

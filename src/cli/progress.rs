@@ -67,7 +67,10 @@ async fn plain(mut events: Receiver<Event>) -> Board {
             Err(RecvError::Closed) => break,
         };
         board.take(&event);
-        let progress = matches!(event.kind, EventKind::AgentProgress { .. } | EventKind::Progress { .. });
+        let progress = matches!(
+            event.kind,
+            EventKind::AgentProgress { .. } | EventKind::Progress { .. } | EventKind::Count { .. }
+        );
         let due = said.get(&event.machine).is_none_or(|last| last.elapsed() >= PLAIN);
         if let Some(text) = announcement(&event).or_else(|| state_change(&event)) {
             eprintln!("[{}] {text}", clock(started.elapsed()));
@@ -101,6 +104,9 @@ fn announcement(event: &Event) -> Option<String> {
             let speed = (*bytes as f64 / seconds.max(0.001)) as u64;
             format!("{} on {disk} and read back in {seconds:.0} s ({}/s)", DecimalBytes(*bytes), DecimalBytes(speed))
         }
+        EventKind::NodeReady => String::from("a Ready node"),
+        EventKind::MachineReplaced { by } => format!("{by} takes its place"),
+        EventKind::MachineRemoved => String::from("no part of the cluster any more"),
         EventKind::SshVerified { address, fingerprint } => format!("answers SSH at {address} ({fingerprint})"),
         _ => return None,
     };
@@ -114,6 +120,7 @@ fn state_change(event: &Event) -> Option<String> {
     match (&event.machine, &event.kind) {
         (Some(machine), EventKind::State { state, reason }) => Some(format!("{machine}: {state}: {reason}")),
         (Some(machine), EventKind::AgentStep { step, detail }) => Some(format!("{machine}: {step}: {detail}")),
+        (Some(machine), EventKind::NodeStep { step, detail }) => Some(format!("{machine}: {step}: {detail}")),
         (None, EventKind::PhaseStarted { title, .. }) => Some(format!("{title} ...")),
         _ => None,
     }
@@ -138,13 +145,14 @@ pub fn machine_line(name: &str, width: usize, machine: &MachineBoard, now: Times
     let elapsed = clock(between(machine.since, now));
     let progress = machine.progress.as_ref().map(|progress| format!("{}  ", amount(progress))).unwrap_or_default();
     let reason = machine.error.as_ref().unwrap_or(&machine.reason);
-    format!("{name:width$}  {:<10}  {elapsed:>6}  {progress}{reason}", machine.state)
+    format!("{name:width$}  {:<12}  {elapsed:>6}  {progress}{reason}", machine.state)
 }
 
 /// `write 43 % of 2.50 GB, 86.00 MB/s`.
 fn amount(progress: &Progress) -> String {
-    let Progress { what, done, total, bytes_per_second } = progress;
+    let Progress { what, done, total, counted, bytes_per_second } = progress;
     let mut text = match total {
+        Some(total) if *counted => format!("{what}: {done} of {total}"),
         Some(total) if *total > 0 => {
             let percent = (*done as f64 / *total as f64 * 100.0).min(100.0);
             format!("{what} {percent:.0} % of {}", DecimalBytes(*total))
@@ -217,12 +225,12 @@ mod tests {
         ]);
         assert_eq!(
             machine_line("node-1", 8, &board.machines["node-1"], at(10)),
-            "node-1    Installing    0:05  write 43 % of 1.00 kB, 86.00 MB/s  write: image"
+            "node-1    Installing      0:05  write 43 % of 1.00 kB, 86.00 MB/s  write: image"
         );
         assert_eq!(
             timeline(&board),
             "seconds since power-on       DHCP       TFTP       iPXE     kernel      agent      image     reboot  first SSH      image on disk\n\
-             node-1                          -          -          -          -          -        9.0          -          -  1.00 kB at 500 B/s\n"
+             node-1                          -          -          -          -          -        9.0          -          -          -          -          -  1.00 kB at 500 B/s\n"
         );
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
     }

@@ -6,7 +6,7 @@
 use super::{Context, ReconcileError, seed, status};
 use crate::agent::protocol::{Claim, Finish, ImageOrder, Report, WorkOrder};
 use crate::api::{
-    BootCredentials, Failure, Hardware, InstallProgress, InstalledOs, MachineState, MetalCluster, MetalMachine,
+    ApiError, BootCredentials, Failure, Hardware, InstallProgress, InstalledOs, MachineState, MetalMachine,
     MetalMachineStatus,
 };
 use crate::event::EventKind;
@@ -27,6 +27,12 @@ pub struct ApiInstallations {
     context: Arc<Context>,
     /// Machine by session hash, so that a report a second does not list the objects a second.
     sessions: Mutex<HashMap<String, String>>,
+}
+
+impl From<ApiError> for InstallationError {
+    fn from(error: ApiError) -> Self {
+        ReconcileError::from(error).into()
+    }
 }
 
 impl From<ReconcileError> for InstallationError {
@@ -64,8 +70,8 @@ impl ApiInstallations {
         mut change: impl FnMut(&mut MetalMachineStatus) -> Result<(), E>,
     ) -> Result<Result<(), E>, ReconcileError> {
         let api = self.context.objects::<MetalMachine>();
-        let object = api.get(machine).await.map_err(ReconcileError::api(format!("MetalMachine {machine}")))?;
-        if !self.context.manages(&object.spec.cluster).await? {
+        let object = api.get(machine).await.map_err(ApiError::of(format!("MetalMachine {machine}")))?;
+        if self.context.epoch(&object.spec.cluster).await?.is_none() {
             return Err(ReconcileError::Elsewhere { cluster: object.spec.cluster });
         }
         let entered = status::update(&api, machine, |status| {
@@ -87,21 +93,19 @@ impl ApiInstallations {
 
     async fn work_order(&self, name: &str, session: Secret<String>) -> Result<(WorkOrder, String), ReconcileError> {
         let machines = self.context.objects::<MetalMachine>();
-        let machine = machines.get(name).await.map_err(ReconcileError::api(format!("MetalMachine {name}")))?;
+        let machine = machines.get(name).await.map_err(ApiError::of(format!("MetalMachine {name}")))?;
         let hardware_name = machine.spec.hardware.clone();
         let hardware = self.context.objects::<Hardware>().get(&hardware_name).await;
-        let hardware = hardware.map_err(ReconcileError::api(format!("Hardware {hardware_name}")))?;
-        let cluster_name = &machine.spec.cluster;
-        let cluster = self.context.objects::<MetalCluster>().get(cluster_name).await;
-        let cluster = cluster.map_err(ReconcileError::api(format!("MetalCluster {cluster_name}")))?;
+        let hardware = hardware.map_err(ApiError::of(format!("Hardware {hardware_name}")))?;
+        let cluster = self.context.cluster(&machine.spec.cluster).await?;
         let seed = seed::render(&self.context, &machine, &hardware, &cluster).await?;
         let order = WorkOrder {
             machine: name.to_owned(),
             session,
             image: ImageOrder {
-                url: cluster.spec.image_url,
-                sha256: cluster.spec.image_sha256,
-                format: cluster.spec.image_format,
+                url: format!("{}/images/{}", self.context.server, cluster.spec.image.name),
+                sha256: cluster.spec.image.sha256,
+                format: cluster.spec.image.format,
             },
             disk: hardware.spec.disk,
             seed,
@@ -117,7 +121,7 @@ impl ApiInstallations {
             return Ok(machine);
         }
         let machines = self.context.objects::<MetalMachine>().list(&ListParams::default()).await;
-        let machines = machines.map_err(ReconcileError::api("MetalMachines"))?;
+        let machines = machines.map_err(ApiError::of("MetalMachines"))?;
         let owns = |machine: &MetalMachine| {
             let boot = machine.status.as_ref().and_then(|status| status.boot.as_ref());
             boot.and_then(|boot| boot.session_hash.as_deref()) == Some(session)
@@ -166,7 +170,7 @@ impl Installations for ApiInstallations {
         .await??;
         let patch = Patch::Merge(serde_json::json!({ "status": { "facts": claim.facts } }));
         let written = self.context.objects::<Hardware>().patch_status(&hardware, &PatchParams::default(), &patch).await;
-        written.map_err(ReconcileError::api(format!("the status of Hardware {hardware}")))?;
+        written.map_err(ApiError::of(format!("the status of Hardware {hardware}")))?;
         Ok(order)
     }
 

@@ -4,28 +4,39 @@
 //! `netboot`'s table, answer its agents, and check the result over SSH with `node`. Level-triggered: all that they know
 //! is in the objects, so a killed run goes on where it stood.
 
-mod cluster;
+pub mod cluster;
 mod installations;
 pub mod machine;
 mod seed;
+mod serving_certificates;
 mod sightings;
 mod status;
+pub mod workload;
 
 pub use installations::ApiInstallations;
 pub use sightings::{NetbootStage, Sightings};
+pub use workload::Workload;
 
-use crate::api::{MetalCluster, MetalMachine, NAMESPACE};
+use crate::api::apply::ApplyError;
+use crate::api::secrets::SecretsError;
+use crate::api::{ApiError, MetalCluster, MetalMachine, NAMESPACE};
 use crate::event::EventBus;
 use crate::inventory::BmcAccess;
+use crate::kubeconfig::ClientError;
 use crate::netboot::BootTable;
+use crate::node::prepare::PrepareError;
+use crate::node::supplies::Supplies;
+use crate::pki::PkiError;
 use crate::power::{Bmc, BmcError};
 use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +58,14 @@ pub struct Limits {
     pub attempts: u32,
     /// Without news of a machine before its stall is reported.
     pub stall: Duration,
+    /// Without SSH while it becomes a node.
+    pub node_silence: Duration,
+    /// From kubeadm's end to a Ready node.
+    pub node_ready: Duration,
+    /// For the pods of a machine that goes to move elsewhere.
+    pub drain: Duration,
+    /// Failed steps on one machine while it becomes a node.
+    pub join_attempts: u32,
 }
 
 impl Default for Limits {
@@ -59,6 +78,10 @@ impl Default for Limits {
             power: Duration::from_secs(5 * 60),
             attempts: 3,
             stall: Duration::from_secs(120),
+            node_silence: Duration::from_secs(5 * 60),
+            node_ready: Duration::from_secs(20 * 60),
+            drain: Duration::from_secs(5 * 60),
+            join_attempts: 3,
         }
     }
 }
@@ -81,13 +104,40 @@ pub struct Context {
     pub started: jiff::Timestamp,
     /// The installer's own SSH key, OpenSSH private format.
     pub ssh_key: crate::secret::Secret<String>,
+    /// What machines fetch to become nodes.
+    pub supplies: Arc<Supplies>,
+    /// Our HTTP server, `http://ADDRESS:PORT`.
+    pub server: String,
+    /// How the API servers of clusters that we make are reached.
+    pub workload: Workload,
+    /// Directory with a log for each machine, of what was done on it.
+    pub logs: PathBuf,
+    /// Held while a control plane changes its members.
+    pub control_plane: Mutex<()>,
+    /// Workers that may join at the same time.
+    pub joins: Semaphore,
 }
 
 impl Context {
-    /// Whether `cluster` is managed from here. While it is moved elsewhere, and after that, nothing of it may be touched.
-    async fn manages(&self, cluster: &str) -> Result<bool, ReconcileError> {
-        let active = crate::pivot::fence::is_active(&self.client, cluster).await;
-        active.map_err(|source| ReconcileError::Fence { cluster: cluster.to_owned(), source: Box::new(source) })
+    /// The epoch in which `cluster` is managed from here. None while it is moved elsewhere, and after that: then nothing of it
+    /// may be touched.
+    async fn epoch(&self, cluster: &str) -> Result<Option<u64>, ReconcileError> {
+        let epoch = crate::pivot::fence::active_epoch(&self.client, cluster).await;
+        epoch.map_err(|source| ReconcileError::Fence { cluster: cluster.to_owned(), source: Box::new(source) })
+    }
+
+    async fn cluster(&self, name: &str) -> Result<MetalCluster, ReconcileError> {
+        let found = self.objects::<MetalCluster>().get(name).await;
+        Ok(found.map_err(ApiError::of(format!("MetalCluster {name}")))?)
+    }
+
+    /// The log of what was done on a machine.
+    fn log_of(&self, machine: &str) -> PathBuf {
+        self.logs.join(format!("{machine}.log"))
+    }
+
+    fn unpreparable(&self, machine: &machine::Machine, source: PrepareError) -> ReconcileError {
+        ReconcileError::Prepare { machine: machine.name.clone(), source: Box::new(source) }
     }
 
     /// Our namespace's objects of one type.
@@ -100,21 +150,18 @@ impl Context {
     }
 }
 
+/// Workers that join at the same time: kubelets' first requests are the API server's busiest moment.
+pub const JOINS: usize = 8;
+
 /// When to look again whether a cluster that is not managed from here has become so.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// A reconciliation that did not work; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The API server refused or did not answer.
-    #[error("the API server did not take or give {what}")]
-    Api {
-        /// The object.
-        what: String,
-        /// Its error.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    /// An API server refused or did not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// An object refers to one that is not there.
     #[error("{object} refers to {missing}, which does not exist")]
     Missing {
@@ -147,6 +194,27 @@ pub enum ReconcileError {
         #[source]
         source: Box<crate::node::ssh::SshError>,
     },
+    /// A Secret.
+    #[error(transparent)]
+    Secret(#[from] SecretsError),
+    /// An object of a manifest.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Certificates of our own.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The client of a cluster that we made.
+    #[error("cannot connect to the new cluster")]
+    Client(#[from] ClientError),
+    /// What is to be done on a machine cannot be told.
+    #[error("cannot prepare {machine} for Kubernetes")]
+    Prepare {
+        /// The machine.
+        machine: String,
+        /// Why.
+        #[source]
+        source: Box<PrepareError>,
+    },
     /// The operating system's first settings could not be made.
     #[error("cannot render the first-boot settings of {machine}")]
     Seed {
@@ -156,13 +224,6 @@ pub enum ReconcileError {
         #[source]
         source: Box<minijinja::Error>,
     },
-}
-
-impl ReconcileError {
-    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Api { what, source: Box::new(source) }
-    }
 }
 
 /// Services and reconcilers of a run; one that ends while it is needed ends the run.
@@ -200,7 +261,7 @@ where
 /// What every reconciler does after an error. A conflict only means that somebody else wrote first: look again at once.
 fn retry<K>(_: Arc<K>, error: &ReconcileError, _: Arc<Context>) -> Action {
     match error {
-        ReconcileError::Api { source, .. } if status::is_conflict(source) => Action::requeue(Duration::from_millis(50)),
+        ReconcileError::Api(error) if error.is_conflict() => Action::requeue(Duration::from_millis(50)),
         error => {
             tracing::warn!("{}", crate::cli::chain(error));
             Action::requeue(Duration::from_secs(2))

@@ -4,7 +4,7 @@
 
 use super::{Context, ReconcileError};
 use crate::agent::protocol::Seed;
-use crate::api::{Hardware, MetalCluster, MetalMachine};
+use crate::api::{ApiError, Hardware, MetalCluster, MetalMachine};
 use crate::node::ssh;
 use crate::secret::Secret;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
@@ -26,7 +26,7 @@ pub async fn render(
     let hostname = machine.metadata.name.clone().unwrap_or_default();
     let secret_name = &machine.spec.host_key;
     let secret = context.objects::<KubeSecret>().get(secret_name).await;
-    let secret = secret.map_err(ReconcileError::api(format!("Secret {secret_name}")))?;
+    let secret = secret.map_err(ApiError::of(format!("Secret {secret_name}")))?;
     let data = secret.data.unwrap_or_default();
     let key = |name: &str| {
         let missing = || ReconcileError::Missing {
@@ -91,7 +91,8 @@ mod tests {
         .unwrap();
         let cluster: MetalClusterSpec = serde_json::from_value(json!({
             "kubernetesVersion": "v1.36.3", "endpoint": "10.0.0.10:6443", "podCidr": "a", "serviceCidr": "b",
-            "imageUrl": "c", "imageSha256": "d", "imageFormat": "raw",
+            "cni": "none", "image": {"name": "c", "sha256": "d", "format": "raw"}, "groups": [],
+            "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
             "users": [
                 {"name": name, "sshAuthorizedKeys": ["ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"]},
                 {"name": "dev", "sshAuthorizedKeys": ["ssh-ed25519 CCCC"]},

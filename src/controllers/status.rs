@@ -1,17 +1,12 @@
 //! Writing a machine's status: read, change, replace by resource version, so that no writer undoes another's change.
 
 use super::ReconcileError;
-use crate::api::{MetalMachine, MetalMachineStatus};
+use crate::api::{ApiError, MetalMachine, MetalMachineStatus};
 use kube::Api;
 use kube::api::PostParams;
 
 /// How often a write that lost a race is tried again.
 const RACES: usize = 10;
-
-/// Whether the API server refused a write because the object had changed.
-pub fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
-}
 
 /// Replaces the status of `machine` if it is still the one that was read.
 pub async fn replace(
@@ -22,7 +17,7 @@ pub async fn replace(
     let name = machine.metadata.name.clone().unwrap_or_default();
     let changed = MetalMachine { status: Some(status), ..machine.clone() };
     let what = format!("the status of MetalMachine {name}");
-    api.replace_status(&name, &PostParams::default(), &changed).await.map_err(ReconcileError::api(what))
+    Ok(api.replace_status(&name, &PostParams::default(), &changed).await.map_err(ApiError::of(what))?)
 }
 
 /// Applies `change` to the newest status of the machine called `name`; `change` runs again after a lost race.
@@ -34,7 +29,7 @@ pub async fn update<T, E>(
     mut change: impl FnMut(&mut MetalMachineStatus) -> Result<T, E>,
 ) -> Result<Result<T, E>, ReconcileError> {
     for race in 0.. {
-        let machine = api.get(name).await.map_err(ReconcileError::api(format!("MetalMachine {name}")))?;
+        let machine = api.get(name).await.map_err(ApiError::of(format!("MetalMachine {name}")))?;
         let mut status = machine.status.clone().unwrap_or_default();
         let result = match change(&mut status) {
             Ok(result) => result,
@@ -42,7 +37,7 @@ pub async fn update<T, E>(
         };
         match replace(api, &machine, status).await {
             Ok(_) => return Ok(Ok(result)),
-            Err(ReconcileError::Api { source, .. }) if is_conflict(&source) && race < RACES => {}
+            Err(ReconcileError::Api(error)) if error.is_conflict() && race < RACES => {}
             Err(error) => return Err(error),
         }
     }

@@ -7,6 +7,7 @@ use super::manifest::{self, Artifact, Kind, Manifest, ManifestError};
 use super::oci::{self, OciError};
 use super::registry::{self, PullError};
 use crate::event::{EventBus, EventKind};
+use crate::manager;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ pub enum FillError {
     /// A manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The manager's image.
+    #[error(transparent)]
+    Manager(#[from] Box<manager::image::ImageError>),
     /// A published sum that is none.
     #[error("{url} does not hold a sha256 sum")]
     NoSum {
@@ -112,6 +116,7 @@ pub async fn fill(request: &Request, events: &EventBus) -> Result<Manifest, Fill
     };
     if let Source::Mirror(mirror) = &request.source {
         from_mirror(request, mirror, &mut manifest, events).await?;
+        pack_manager(request, &mut manifest)?;
         return Ok(manifest);
     }
     let entries = catalogue::entries().map_err(|source| FillError::Catalogue(Box::new(source)))?;
@@ -128,7 +133,20 @@ pub async fn fill(request: &Request, events: &EventBus) -> Result<Manifest, Fill
         from_build(request, piece, entries, &mut manifest).await?;
         manifest.save()?;
     }
+    pack_manager(request, &mut manifest)?;
     Ok(manifest)
+}
+
+/// This program, as the image that runs in clusters. One that could not run there fills the rest all the same.
+fn pack_manager(request: &Request, manifest: &mut Manifest) -> Result<(), FillError> {
+    if !request.only.is_empty() && !request.only.contains(&Kind::ContainerImage) {
+        return Ok(());
+    }
+    match manager::image::pack(manifest) {
+        Err(error @ manager::image::ImageError::Dynamic(_)) => tracing::warn!("{error}"),
+        packed => packed.map_err(Box::new)?,
+    }
+    Ok(())
 }
 
 fn report<'a>(events: &'a EventBus, what: &'a str) -> impl FnMut(u64, Option<u64>) + Send + 'a {

@@ -3,7 +3,7 @@
 use crate::hardware::Arch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -295,6 +295,16 @@ impl Manifest {
     pub fn cni(&self, name: &str) -> Option<&Artifact> {
         let named = |path: &str| Path::new(path).file_stem().is_some_and(|stem| stem == name);
         self.artifacts.iter().find(|artifact| artifact.kind == Kind::CniManifest && named(&artifact.path))
+    }
+
+    /// The architectures that nodes can have: those with a kubelet.
+    pub fn arches_of_nodes(&self) -> BTreeSet<Arch> {
+        self.artifacts.iter().filter(|artifact| artifact.kind == Kind::Kubelet).map(|artifact| artifact.arch).collect()
+    }
+
+    /// A manifest of some of its artifacts, in the same directory.
+    pub fn subset<'a>(&self, artifacts: impl Iterator<Item = &'a Artifact>) -> Self {
+        Self { schema: self.schema, artifacts: artifacts.cloned().collect(), dir: self.dir.clone() }
     }
 
     /// Where an artifact's file is.

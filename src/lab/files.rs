@@ -34,14 +34,17 @@ pub struct ImageChoice {
     pub url: String,
     /// Its sum; 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// The version of the Kubernetes programs that are there.
+    pub kubernetes: String,
 }
 
 impl ImageChoice {
-    /// The OS image of the artifact directory `artifacts`; `None` where it has none yet.
+    /// The OS image and the Kubernetes of the artifact directory `artifacts`; `None` where it has none yet.
     pub fn of(artifacts: &Path) -> Option<Self> {
         let manifest = Manifest::load(artifacts).ok()?;
         let image = manifest.find(Kind::OsImage, Arch::Amd64).ok()?;
-        Some(Self { url: format!("file:{}", image.path), sha256: image.sha256.clone() })
+        let kubernetes = manifest.find(Kind::Kubeadm, Arch::Amd64).ok()?.version.clone();
+        Some(Self { url: format!("file:{}", image.path), sha256: image.sha256.clone(), kubernetes })
     }
 }
 
@@ -167,6 +170,7 @@ pub fn cluster_yaml(rack: &Rack, image: Option<&ImageChoice>, public_key: &str) 
             // The one control-plane machine's own address: no virtual IP is needed.
             endpoint => rack.machines.first().map(|machine| machine.address.to_string()),
             interface => network::BRIDGE,
+            kubernetes => image.map(|image| &image.kubernetes),
             image => image.map(|image| context! { url => &image.url, sha256 => &image.sha256 }),
             user => SSH_USER,
             public_key => public_key,
@@ -187,7 +191,11 @@ mod tests {
     use crate::secret::Secret;
 
     fn image() -> ImageChoice {
-        ImageChoice { url: "file:images/debian-13.raw.zst".into(), sha256: "ab".repeat(32) }
+        ImageChoice {
+            url: "file:images/debian-13.raw.zst".into(),
+            sha256: "ab".repeat(32),
+            kubernetes: "v1.36.3".into(),
+        }
     }
 
     #[test]

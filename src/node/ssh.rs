@@ -83,6 +83,20 @@ pub enum SshError {
         #[source]
         source: russh::Error,
     },
+    /// A command did not end in time.
+    #[error("a command on {address} did not end within {} s", .limit.as_secs())]
+    Slow {
+        /// Where.
+        address: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The connection ended before the command did.
+    #[error("SSH to {address} was lost while a command ran")]
+    Lost {
+        /// Where.
+        address: SocketAddr,
+    },
     /// A key of ours cannot be read or made.
     #[error("an SSH key of this cluster is unusable")]
     Key(#[source] russh::keys::ssh_key::Error),
@@ -129,20 +143,103 @@ impl client::Handler for HostKeyCheck {
     }
 }
 
+/// What a command on a machine ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit code; none if a signal ended it.
+    pub status: Option<u32>,
+    /// What it printed, stdout and stderr as they came.
+    pub text: String,
+}
+
+/// A login on a machine whose host key is the one that it was given.
+pub struct Session {
+    handle: Handle<HostKeyCheck>,
+    address: SocketAddr,
+    fingerprint: String,
+}
+
+impl Session {
+    /// Logs in to `target` with `key`, within `limit`.
+    ///
+    /// `host_key` is the public key's line that the machine was given; nothing else is accepted.
+    pub async fn connect(
+        target: &Target,
+        key: &Secret<String>,
+        host_key: &str,
+        limit: Duration,
+    ) -> Result<Self, SshError> {
+        let address = SocketAddr::new(target.address, target.port);
+        let expected = PublicKey::from_openssh(host_key).map_err(SshError::Key)?;
+        let key = PrivateKey::from_openssh(key.expose()).map_err(SshError::Key)?;
+        let login = login(address, target, key, expected);
+        tokio::time::timeout(limit, login).await.unwrap_or(Err(SshError::Timeout { address, limit }))
+    }
+
+    /// Of the machine's host key, `SHA256:...`.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Runs a shell script as root. It travels over stdin, so nothing of it shows in an argument list. `line` is given
+    /// each line that it prints. A script that takes longer than `limit` is left alone on the machine, and is an error.
+    pub async fn run_as_root(
+        &self,
+        script: &Secret<String>,
+        limit: Duration,
+        line: impl FnMut(&str) + Send,
+    ) -> Result<Output, SshError> {
+        let run = self.exec("sudo -n /bin/sh -s", script.expose().as_bytes(), line);
+        let timeout = SshError::Slow { address: self.address, limit };
+        tokio::time::timeout(limit, run).await.unwrap_or(Err(timeout))
+    }
+
+    async fn exec(&self, command: &str, input: &[u8], mut line: impl FnMut(&str) + Send) -> Result<Output, SshError> {
+        let broke = |source| SshError::Protocol { address: self.address, source };
+        let mut channel = self.handle.channel_open_session().await.map_err(broke)?;
+        channel.exec(true, command).await.map_err(broke)?;
+        channel.data(input).await.map_err(broke)?;
+        channel.eof().await.map_err(broke)?;
+        let (mut output, mut shown, mut ended, mut status) = (Vec::new(), 0, false, None);
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => output.extend_from_slice(&data),
+                ChannelMsg::ExitStatus { exit_status } => (ended, status) = (true, Some(exit_status)),
+                ChannelMsg::ExitSignal { .. } => ended = true,
+                _ => {}
+            }
+            while let Some(end) = output[shown..].iter().position(|byte| *byte == b'\n') {
+                line(&String::from_utf8_lossy(&output[shown..shown + end]));
+                shown += end + 1;
+            }
+        }
+        // A connection that breaks ends the channel without a word of how the command ended.
+        if !ended {
+            return Err(SshError::Lost { address: self.address });
+        }
+        Ok(Output { status, text: String::from_utf8_lossy(&output).into_owned() })
+    }
+
+    /// Says goodbye; how the other side takes it does not matter.
+    pub async fn close(self) {
+        let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
+    }
+}
+
 /// Logs in to `target` with `key` and asks for its name. All of it takes `limit` at most.
-///
-/// `host_key` is the public key's line that the machine was given; nothing else is accepted.
 pub async fn verify(
     target: &Target,
     key: &Secret<String>,
     host_key: &str,
     limit: Duration,
 ) -> Result<Verified, SshError> {
-    let address = SocketAddr::new(target.address, target.port);
-    let expected = PublicKey::from_openssh(host_key).map_err(SshError::Key)?;
-    let key = PrivateKey::from_openssh(key.expose()).map_err(SshError::Key)?;
-    let login = login(address, target, key, expected);
-    tokio::time::timeout(limit, login).await.unwrap_or(Err(SshError::Timeout { address, limit }))
+    let session = Session::connect(target, key, host_key, limit).await?;
+    let address = session.address;
+    let named = tokio::time::timeout(limit, session.exec("uname -n", b"", |_| {})).await;
+    let hostname = named.unwrap_or(Err(SshError::Timeout { address, limit }))?.text.trim().to_owned();
+    let verified = Verified { fingerprint: session.fingerprint.clone(), hostname };
+    session.close().await;
+    Ok(verified)
 }
 
 async fn login(
@@ -150,43 +247,27 @@ async fn login(
     target: &Target,
     key: PrivateKey,
     expected: PublicKey,
-) -> Result<Verified, SshError> {
+) -> Result<Session, SshError> {
     let fingerprint = expected.fingerprint(HashAlg::Sha256).to_string();
     let foreign = Arc::new(Mutex::new(None));
     let broke = |source| SshError::Protocol { address, source };
     let stream = TcpStream::connect(address).await.map_err(|source| SshError::Unreachable { address, source })?;
     let config = client::Config {
-        keepalive_interval: Some(Duration::from_secs(5)),
-        inactivity_timeout: Some(Duration::from_secs(60)),
+        // A machine that is cut off is noticed after three of these.
+        keepalive_interval: Some(Duration::from_secs(10)),
+        keepalive_max: 3,
         ..client::Config::default()
     };
     let check = HostKeyCheck { expected, foreign: foreign.clone() };
-    let mut session =
-        client::connect_stream(Arc::new(config), stream, check).await.map_err(|source| {
-            match foreign.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                Some(found) => SshError::HostKeyMismatch { address, expected: fingerprint.clone(), found },
-                None => broke(source),
-            }
-        })?;
+    let mut handle = client::connect_stream(Arc::new(config), stream, check).await.map_err(|source| {
+        match foreign.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(found) => SshError::HostKeyMismatch { address, expected: fingerprint.clone(), found },
+            None => broke(source),
+        }
+    })?;
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-    if !session.authenticate_publickey(&target.user, key).await.map_err(broke)?.success() {
+    if !handle.authenticate_publickey(&target.user, key).await.map_err(broke)?.success() {
         return Err(SshError::AuthRefused { address, user: target.user.clone() });
     }
-    let hostname = run(&session, "uname -n").await.map_err(broke)?;
-    // The answer is here; how the other side takes our farewell does not matter.
-    let _ = session.disconnect(Disconnect::ByApplication, "", "").await;
-    Ok(Verified { fingerprint, hostname: hostname.trim().to_owned() })
-}
-
-/// What a command prints.
-async fn run(session: &Handle<HostKeyCheck>, command: &str) -> Result<String, russh::Error> {
-    let mut channel = session.channel_open_session().await?;
-    channel.exec(true, command).await?;
-    let mut output = Vec::new();
-    while let Some(message) = channel.wait().await {
-        if let ChannelMsg::Data { data } = message {
-            output.extend_from_slice(&data);
-        }
-    }
-    Ok(String::from_utf8_lossy(&output).into_owned())
+    Ok(Session { handle, address, fingerprint })
 }

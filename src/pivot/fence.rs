@@ -4,7 +4,7 @@
 //! told that it may begin, and a side changes its record only if it is still the one that it read (by resource version).
 
 use super::PivotError;
-use crate::api::{CLUSTER_LABEL, NAMESPACE};
+use crate::api::{ApiError, CLUSTER_LABEL, NAMESPACE};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -46,7 +46,7 @@ impl Fence {
     /// The record of `cluster` on the side of `client`; a side that was never part of a pivot has none.
     pub async fn read(client: &Client, cluster: &str) -> Result<Option<Self>, PivotError> {
         let name = name(cluster);
-        let found = records(client).get_opt(&name).await.map_err(PivotError::api(format!("ConfigMap {name}")))?;
+        let found = records(client).get_opt(&name).await.map_err(ApiError::of(format!("ConfigMap {name}")))?;
         let Some(map) = found else { return Ok(None) };
         let data = map.data.unwrap_or_default();
         let parsed = || {
@@ -78,7 +78,7 @@ impl Fence {
             Some(_) => api.replace(&name, &how, &map).await,
             None => api.create(&how, &map).await,
         };
-        let written = written.map_err(PivotError::api(format!("ConfigMap {name}")))?;
+        let written = written.map_err(ApiError::of(format!("ConfigMap {name}")))?;
         Ok(Self { epoch: self.epoch, role, version: written.metadata.resource_version })
     }
 
@@ -93,9 +93,13 @@ impl Fence {
     }
 }
 
-/// Whether the side of `client` manages `cluster`. A side without a record does: nothing was handed over yet.
-pub async fn is_active(client: &Client, cluster: &str) -> Result<bool, PivotError> {
-    Ok(Fence::read(client, cluster).await?.is_none_or(|fence| fence.role == Role::Active))
+/// The epoch in which the side of `client` manages `cluster`, if it does. A side without a record does, in the first epoch:
+/// nothing was handed over yet.
+pub async fn active_epoch(client: &Client, cluster: &str) -> Result<Option<u64>, PivotError> {
+    Ok(match Fence::read(client, cluster).await? {
+        None => Some(0),
+        Some(fence) => (fence.role == Role::Active).then_some(fence.epoch),
+    })
 }
 
 fn name(cluster: &str) -> String {

@@ -1,7 +1,7 @@
 //! The objects of a cluster, as they are carried: what the user and the controllers wrote, without what an API server adds.
 
 use super::PivotError;
-use crate::api::{CLUSTER_LABEL, Hardware, MetalCluster, MetalMachine, NAMESPACE};
+use crate::api::{ApiError, CLUSTER_LABEL, Hardware, MetalCluster, MetalMachine, NAMESPACE};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, ListParams, TypeMeta};
 use kube::{Api, Client, Resource};
@@ -36,7 +36,7 @@ impl Graph {
         let ours = ListParams::default().labels(&format!("{CLUSTER_LABEL}={cluster}"));
         for resource in kinds() {
             let listed = api(client, &resource).list(&ours).await;
-            let listed = listed.map_err(PivotError::api(format!("the list of {}", resource.plural)))?;
+            let listed = listed.map_err(ApiError::of(format!("the list of {}", resource.plural)))?;
             for mut object in listed {
                 // Items of a list come without them.
                 let (api_version, kind) = (resource.api_version.clone(), resource.kind.clone());

@@ -11,7 +11,7 @@
 pub mod fence;
 pub mod graph;
 
-use crate::api::{FIELD_MANAGER, crds};
+use crate::api::{ApiError, FIELD_MANAGER, crds};
 use crate::event::{EventBus, EventKind};
 use fence::{Fence, Role};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -28,14 +28,8 @@ const PARALLEL: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum PivotError {
     /// An API server refused or did not answer.
-    #[error("the API server did not take or give {what}")]
-    Api {
-        /// The object.
-        what: String,
-        /// Its error.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The target does not take our definitions.
     #[error("the new cluster cannot hold the objects")]
     Definitions(#[from] crds::CrdError),
@@ -63,13 +57,6 @@ pub enum PivotError {
     },
 }
 
-impl PivotError {
-    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Api { what, source: Box::new(source) }
-    }
-}
-
 fn list(objects: &[Id]) -> String {
     objects.iter().map(|(kind, name)| format!("{kind} {name}")).collect::<Vec<_>>().join(", ")
 }
@@ -91,7 +78,7 @@ impl Pivot {
     /// Moves the management to the target; fine if it is there already.
     ///
     /// Before the hand-over, an error leaves the source managing as if nothing had been tried. A process that is killed
-    /// leaves it frozen; running this again goes on, [`Pivot::abandon`] thaws it.
+    /// leaves it frozen; running this again goes on, [`Pivot::thaw`] thaws it.
     pub async fn hand_over(&self) -> Result<(), PivotError> {
         let source = self.record(&self.source).await?.unwrap_or(Fence::first(0, Role::Active));
         let target = self.record(&self.target).await?;
@@ -131,12 +118,10 @@ impl Pivot {
         }
     }
 
-    /// Lets the source manage again after a run that was killed before its hand-over.
-    pub async fn abandon(&self) -> Result<(), PivotError> {
-        match self.record(&self.source).await? {
-            Some(source) if source.role == Role::Frozen => {
-                source.write(&self.source, &self.cluster, Role::Active).await.map(drop)
-            }
+    /// Lets a side manage again after a run that was killed before its hand-over.
+    pub async fn thaw(side: &Client, cluster: &str) -> Result<(), PivotError> {
+        match Fence::read(side, cluster).await? {
+            Some(fence) if fence.role == Role::Frozen => fence.write(side, cluster, Role::Active).await.map(drop),
             _ => Ok(()),
         }
     }
@@ -179,13 +164,13 @@ impl Pivot {
         let mut done = 0;
         for resource in graph::kinds() {
             let objects: Vec<_> = original.objects.iter().filter(|((kind, _), _)| *kind == resource.kind).collect();
-            let mut written = stream::iter(objects)
-                .map(|(_, object)| self.write(&resource, object, &original))
-                .buffer_unordered(PARALLEL);
+            let writes: Vec<_> =
+                objects.into_iter().map(|(_, object)| self.write(&resource, object, &original)).collect();
+            let mut written = stream::iter(writes).buffer_unordered(PARALLEL);
             while written.try_next().await?.is_some() {
                 done += 1;
                 let what = String::from("objects moved");
-                self.events.emit(None, EventKind::Progress { what, done, total: Some(total) });
+                self.events.emit(None, EventKind::Count { what, done, total });
             }
         }
         self.verify().await?;
@@ -201,11 +186,11 @@ impl Pivot {
         let what = || format!("{} {name}", resource.kind);
         let how = PatchParams::apply(FIELD_MANAGER).force();
         let status = copy.data.as_object_mut().and_then(|data| data.remove("status"));
-        api.patch(&name, &how, &Patch::Apply(&copy)).await.map_err(PivotError::api(what()))?;
+        api.patch(&name, &how, &Patch::Apply(&copy)).await.map_err(ApiError::of(what()))?;
         if let Some(status) = status {
             let patch = json!({ "apiVersion": resource.api_version, "kind": resource.kind, "status": status });
             let patched = api.patch_status(&name, &how, &Patch::Apply(patch)).await;
-            patched.map_err(PivotError::api(format!("the status of {}", what())))?;
+            patched.map_err(ApiError::of(format!("the status of {}", what())))?;
         }
         Ok(())
     }
@@ -224,7 +209,7 @@ impl Pivot {
             };
             if all.objects.contains_key(&id) {
                 let found = graph::api(&self.target, &resource).get_metadata(&owner.name).await;
-                let found = found.map_err(PivotError::api(format!("{} {}", owner.kind, owner.name)))?;
+                let found = found.map_err(ApiError::of(format!("{} {}", owner.kind, owner.name)))?;
                 owner.uid = found.metadata.uid.unwrap_or_default();
             }
         }
@@ -246,21 +231,29 @@ impl Pivot {
     async fn delete<'a>(&self, client: &Client, ids: impl Iterator<Item = &'a Id>) -> Result<(), PivotError> {
         let resources: BTreeMap<String, ApiResource> =
             graph::kinds().into_iter().map(|resource| (resource.kind.clone(), resource)).collect();
-        let deletions = stream::iter(ids).map(|(kind, name)| {
+        let deletion = |(kind, name): &'a Id| {
             let api = resources.get(kind).map(|resource| graph::api(client, resource));
             async move {
                 let Some(api) = api else { return Ok(()) };
-                match api.delete(name, &Default::default()).await {
+                // What a finalizer would do is the business of the side that manages; here it is a copy that goes.
+                let freed = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+                let done = match api.patch(name, &PatchParams::default(), &freed).await {
+                    Ok(_) => api.delete(name, &Default::default()).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                match done {
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                    done => done.map(drop).map_err(PivotError::api(format!("the deletion of {kind} {name}"))),
+                    done => done.map_err(ApiError::of(format!("the deletion of {kind} {name}"))),
                 }
             }
-        });
-        deletions.buffer_unordered(PARALLEL).try_collect().await
+        };
+        let deletions: Vec<_> = ids.map(deletion).collect();
+        stream::iter(deletions).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        Ok(())
     }
 
     fn step(&self, what: &str) {
         let what = format!("pivot of {}: {what}", self.cluster);
-        self.events.emit(None, EventKind::Progress { what, done: 1, total: Some(1) });
+        self.events.emit(None, EventKind::Count { what, done: 1, total: 1 });
     }
 }

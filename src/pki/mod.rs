@@ -120,6 +120,16 @@ impl Authority {
         Ok(authority)
     }
 
+    /// The authority of a certificate and key that were kept elsewhere.
+    pub fn of(identity: Identity) -> Self {
+        Self { identity }
+    }
+
+    /// Its certificate and key, to be kept elsewhere.
+    pub fn into_identity(self) -> Identity {
+        self.identity
+    }
+
     /// Its certificate in PEM.
     pub fn cert(&self) -> &str {
         &self.identity.cert
@@ -203,7 +213,7 @@ impl Identity {
 
     /// Whether less than two thirds of its life are over. What cannot be read is not fresh, nor is a certificate whose
     /// key is another one: a run was killed between the two files.
-    fn is_fresh(&self) -> bool {
+    pub fn is_fresh(&self) -> bool {
         let Ok((_, pem)) = parse_x509_pem(self.cert.as_bytes()) else { return false };
         let Ok(cert) = pem.parse_x509() else { return false };
         let (begin, end) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
@@ -226,6 +236,13 @@ pub fn keep_signing_key(dir: &Path, name: &str) -> Result<(), PkiError> {
     };
     write(&key_path, &key.serialize_pem(), 0o600)?;
     write(&public_path, &key.public_key_pem(), 0o644)
+}
+
+/// A key pair for signing Kubernetes' service account tokens: `cert` is the public key.
+pub fn signing_key() -> Result<Identity, PkiError> {
+    let make = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+    let key = make.map_err(|source| PkiError::Make { subject: String::from("service accounts"), source })?;
+    Ok(Identity { cert: key.public_key_pem(), key: Secret::new(key.serialize_pem()) })
 }
 
 /// Writes a file whole or not at all.

@@ -75,7 +75,7 @@ pub(super) fn assign<'a>(
     let mut conflicts = Vec::new();
     let mut spares = Vec::new();
     let mut ordered: Vec<&Machine> = machines.iter().collect();
-    ordered.sort_by(|one, other| natural(&one.hostname, &other.hostname));
+    ordered.sort_by(|one, other| by_name(&one.hostname, &other.hostname));
     for machine in ordered {
         let mut fitting = pools.iter_mut().filter(|pool| fits(pool.groups[0].1, machine));
         match (fitting.next(), fitting.next()) {
@@ -103,14 +103,14 @@ pub(super) fn assign<'a>(
         let mut machines = pool.machines.into_iter();
         for (index, group) in &pool.groups {
             members[*index] = machines.by_ref().take(group.count as usize).collect();
-            members[*index].sort_by(|one, other| natural(&one.hostname, &other.hostname));
+            members[*index].sort_by(|one, other| by_name(&one.hostname, &other.hostname));
         }
         spares.extend(machines.map(|machine| (machine, Some(pool.groups[0].0))));
     }
     if !conflicts.is_empty() {
         return Err(PlanError(conflicts));
     }
-    spares.sort_by(|(one, _), (other, _)| natural(&one.hostname, &other.hostname));
+    spares.sort_by(|(one, _), (other, _)| by_name(&one.hostname, &other.hostname));
     Ok(Assignment { members, spares })
 }
 
@@ -152,7 +152,7 @@ pub(super) fn fits(group: &Group, machine: &Machine) -> bool {
 }
 
 /// Order of names in which `node-2` comes before `node-10`.
-fn natural(one: &str, other: &str) -> Ordering {
+pub fn by_name(one: &str, other: &str) -> Ordering {
     let (mut left, mut right) = (chunks(one), chunks(other));
     loop {
         let order = match (left.next(), right.next()) {
@@ -190,7 +190,7 @@ mod tests {
     fn numbers_in_names_count_by_their_value() {
         let mut names =
             vec!["node-10", "node-9", "node-09", "node", "a2b10", "a2b9", "node-100000000000000000000000", "node-2-b"];
-        names.sort_by(|one, other| natural(one, other));
+        names.sort_by(|one, other| by_name(one, other));
         assert_eq!(
             names,
             ["a2b9", "a2b10", "node", "node-2-b", "node-09", "node-9", "node-10", "node-100000000000000000000000"]

@@ -15,7 +15,7 @@ mod text;
 
 pub use actions::Action;
 pub use check::check;
-pub use groups::{Conflict, PlanError};
+pub use groups::{Conflict, PlanError, by_name};
 pub use text::render_text;
 
 use crate::api::{MachineRole, MachineState};

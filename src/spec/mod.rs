@@ -138,7 +138,7 @@ pub struct Endpoint {
 }
 
 /// Container network plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cni {
     /// flannel, the default.
@@ -166,7 +166,7 @@ pub struct Provisioning {
 }
 
 /// How machines get their addresses while they are installed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DhcpMode {
     /// We answer the MACs of the inventory, with its addresses.

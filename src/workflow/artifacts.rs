@@ -1,31 +1,45 @@
 //! Phase: everything that will be served is there, and is what it should be, before a machine is touched.
 
-use super::{Phase, PhaseResult, Run, RunError};
+use super::{Phase, PhaseResult, Run, objects};
 use crate::bootstrap::Provider;
 use crate::event::{EventBus, EventKind};
 use crate::hardware::{Arch, BootMode};
 use crate::image::download;
 use crate::image::manifest::{self, Kind, Manifest};
+use crate::inventory::Machine;
+use crate::manager;
 use crate::netboot::http::ServedFile;
-use crate::spec::{self, ImageFormat};
+use crate::node::supplies::Supplies;
+use crate::plan::Plan;
+use crate::spec::{self, ClusterSpec, ImageFormat};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub struct Artifacts;
 
+/// Files that nodes fetch.
+const NODES: [Kind; 7] = [
+    Kind::Kubeadm,
+    Kind::Kubelet,
+    Kind::Kubectl,
+    Kind::Crictl,
+    Kind::CniPlugins,
+    Kind::CniManifest,
+    Kind::ContainerImage,
+];
+
 /// The OS image as machines fetch it.
 pub struct ServedImage {
-    /// On our HTTP server.
-    pub url: String,
-    /// Its name there.
+    /// Its name on our HTTP server.
     pub name: String,
     /// The file.
     pub file: ServedFile,
 }
 
-/// The OS image cannot be used.
+/// An image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It cannot be read.
@@ -47,6 +61,9 @@ pub enum ImageError {
         /// The file's sum.
         found: String,
     },
+    /// The artifacts were filled by another metalgate, or by one that cannot run in a cluster.
+    #[error("the artifacts lack the image of this metalgate, {0}: run its `metalgate artifacts fill`")]
+    Manager(String),
     /// Its address means nothing.
     #[error("`{0}` is not an address of an OS image (spec.os.image.url)")]
     Url(String),
@@ -68,27 +85,52 @@ impl Phase for Artifacts {
         for (kind, arch) in &wanted {
             manifest.find(*kind, *arch)?;
         }
+        let supplies = supplies(&run.request.spec, &run.request.machines, &run.request.plan, manifest.clone())?;
         let events = run.events.clone();
         let checked = tokio::task::spawn_blocking(move || {
             let progress = |done, total| report(&events, "artifacts", done, total);
-            let is_wanted = |artifact: &manifest::Artifact| wanted.contains(&(artifact.kind, artifact.arch));
+            let is_wanted = |artifact: &manifest::Artifact| {
+                wanted.contains(&(artifact.kind, artifact.arch)) || NODES.contains(&artifact.kind)
+            };
             manifest.verify(is_wanted, progress).map(|()| manifest)
         });
         let manifest = checked.await??;
-        let address = run.address.ok_or(RunError::Order("address"))?;
-        let port = run.request.spec.provisioning.http_port;
         let path = image_file(&run.request.spec.os.image, manifest.dir(), &run.events).await?;
         let image = &run.request.spec.os.image;
-        let name = format!("{}{}", image.sha256, ending(image.format));
+        let name = image_name(image);
         let file = ServedFile { path, sha256: image.sha256.clone() };
-        run.image = Some(ServedImage { url: format!("http://{address}:{port}/images/{name}"), name, file });
+        run.image = Some(ServedImage { name, file });
+        run.supplies = Some(Arc::new(supplies));
         run.manifest = Some(manifest);
         Ok(())
     }
 }
 
+/// What nodes fetch; all that they would miss is an error now.
+pub fn supplies(
+    spec: &ClusterSpec,
+    machines: &[Machine],
+    plan: &Plan,
+    manifest: Manifest,
+) -> Result<Supplies, Box<dyn std::error::Error + Send + Sync>> {
+    let arches = plan.machines.iter().map(|machine| machine.arch).collect();
+    let kubernetes = &spec.kubernetes;
+    let virtual_ip = objects::is_virtual(spec, machines);
+    let supplies = Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, &arches)?;
+    let manager = manager::image::reference()?;
+    if supplies.manifest().image(&manager, Arch::Amd64).is_none() {
+        return Err(ImageError::Manager(manager).into());
+    }
+    Ok(supplies)
+}
+
 fn report(events: &EventBus, what: &str, done: u64, total: u64) {
     events.emit(None, EventKind::Progress { what: what.to_owned(), done, total: Some(total) });
+}
+
+/// An OS image's name on our HTTP server.
+pub fn image_name(image: &spec::Image) -> String {
+    format!("{}{}", image.sha256, ending(image.format))
 }
 
 /// What this plan's machines, and we, will ask for.
@@ -119,7 +161,7 @@ async fn image_file(
         return Ok(check(path, image.sha256.clone(), events).await?);
     }
     let url: url::Url = image.url.parse().map_err(|_| ImageError::Url(image.url.clone()))?;
-    let path = artifacts.join("images").join(format!("{}{}", image.sha256, ending(image.format)));
+    let path = artifacts.join("images").join(image_name(image));
     if path.exists() {
         return Ok(check(path, image.sha256.clone(), events).await?);
     }

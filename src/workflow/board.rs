@@ -23,7 +23,7 @@ pub struct Board {
     pub machines: BTreeMap<String, MachineBoard>,
 }
 
-/// How far something is, in bytes.
+/// How far something is, in bytes, or in objects where it is `counted`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
@@ -34,6 +34,9 @@ pub struct Progress {
     /// In all, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// Whether it is objects, not bytes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub counted: bool,
     /// Speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
@@ -71,7 +74,7 @@ pub struct LastSeen {
     pub what: String,
 }
 
-/// Moments on the way from power-on to SSH; `None` was not reached, or not seen.
+/// Moments on the way from power-on to a Ready node; `None` was not reached, or not seen.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
@@ -97,11 +100,17 @@ pub struct Timeline {
     pub reboot: Option<Timestamp>,
     /// The first SSH login with the right host key.
     pub ssh: Option<Timestamp>,
+    /// All that kubeadm needs was in place.
+    pub prepared: Option<Timestamp>,
+    /// kubeadm was done.
+    pub joined: Option<Timestamp>,
+    /// The node was Ready.
+    pub ready: Option<Timestamp>,
 }
 
 impl Timeline {
     /// The moments in order, with their names.
-    pub fn moments(&self) -> [(&'static str, Option<Timestamp>); 9] {
+    pub fn moments(&self) -> [(&'static str, Option<Timestamp>); 12] {
         [
             ("power on", self.power_on),
             ("DHCP", self.dhcp),
@@ -112,12 +121,15 @@ impl Timeline {
             ("image", self.image),
             ("reboot", self.reboot),
             ("first SSH", self.ssh),
+            ("prepared", self.prepared),
+            ("joined", self.joined),
+            ("Ready", self.ready),
         ]
     }
 }
 
 impl MachineBoard {
-    fn new(at: Timestamp) -> Self {
+    pub(super) fn new(at: Timestamp) -> Self {
         Self {
             state: String::from("Pending"),
             reason: String::new(),
@@ -151,10 +163,12 @@ impl MachineBoard {
                     what: step.clone(),
                     done: *done,
                     total: *total,
+                    counted: false,
                     bytes_per_second: Some(*bytes_per_second),
                 });
             }
             EventKind::Stalled { diagnosis, .. } => self.reason = diagnosis.clone(),
+            EventKind::NodeStep { step, detail } => self.reason = format!("{step}: {detail}"),
             EventKind::MachineFailed { error } | EventKind::AgentFailed { error, .. } => {
                 self.error = Some(error.clone());
             }
@@ -183,6 +197,11 @@ impl MachineBoard {
             }
             EventKind::Rebooting { .. } => first(&mut line.reboot),
             EventKind::SshVerified { .. } => line.ssh = Some(at),
+            EventKind::State { state, .. } if state == "Initializing" || state == "Joining" => {
+                first(&mut line.prepared)
+            }
+            EventKind::State { state, .. } if state == "Starting" => first(&mut line.joined),
+            EventKind::NodeReady => line.ready = Some(at),
             _ => {}
         }
     }
@@ -207,6 +226,7 @@ fn seen(kind: &EventKind) -> Option<String> {
         EventKind::ImageWritten { disk, .. } => format!("the image is on {disk}"),
         EventKind::Rebooting { .. } => String::from("the agent left for the installed system"),
         EventKind::SshVerified { .. } => String::from("SSH login"),
+        EventKind::NodeStep { step, .. } | EventKind::NodeStepDone { step, .. } => format!("the step {step} over SSH"),
         _ => return None,
     })
 }
@@ -233,8 +253,12 @@ impl Board {
             EventKind::PhaseDone { .. } => self.progress = None,
             EventKind::PhaseFailed { error, .. } => self.error = Some(error.clone()),
             EventKind::Progress { what, done, total } => {
-                let progress = Progress { what: what.clone(), done: *done, total: *total, bytes_per_second: None };
-                self.progress = Some(progress);
+                let (what, done, total) = (what.clone(), *done, *total);
+                self.progress = Some(Progress { what, done, total, counted: false, bytes_per_second: None });
+            }
+            EventKind::Count { what, done, total } => {
+                let (what, done, total) = (what.clone(), *done, Some(*total));
+                self.progress = Some(Progress { what, done, total, counted: true, bytes_per_second: None });
             }
             _ => {}
         }

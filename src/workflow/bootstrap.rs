@@ -2,6 +2,7 @@
 
 use super::{Phase, PhaseResult, Run, RunError};
 use crate::bootstrap;
+use crate::pivot::fence::{Fence, Role};
 use async_trait::async_trait;
 
 pub struct Bootstrap;
@@ -22,6 +23,8 @@ impl Phase for Bootstrap {
         let cluster =
             bootstrap::start(&run.request.metalgate, &run.request.bootstrap, manifest, run.work_dir.path(), name)
                 .await?;
+        let fence = Fence::read(&cluster.client(), name).await?;
+        run.handed_over = fence.is_some_and(|fence| fence.role == Role::HandedOver);
         run.cluster = Some(cluster);
         Ok(())
     }

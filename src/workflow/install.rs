@@ -1,20 +1,23 @@
-//! Phase: controllers run until every machine is installed, or cannot be.
+//! Phase: controllers run until every machine is a Ready node, or cannot be.
 
 use super::{Phase, PhaseResult, Run, RunError};
-use crate::api::{MachineState, MetalMachine, NAMESPACE};
+use crate::api::{ApiError, MachineState, MetalCluster, MetalMachine, NAMESPACE};
 use crate::controllers;
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Between two looks at the objects, which are on this machine.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub struct Install;
 
-/// Machines that cannot go on.
+/// Machines that cannot go on, and no spare takes their place.
 #[derive(Debug, thiserror::Error)]
-#[error("{} of {total} machines could not be installed:{}", .failed.len(), list(.failed))]
-pub struct NotInstalled {
+#[error("{} of {total} machines cannot go on:{}", .failed.len(), list(.failed))]
+pub struct NotReady {
     total: usize,
     failed: BTreeMap<String, String>,
 }
@@ -25,14 +28,8 @@ fn list(failed: &BTreeMap<String, String>) -> String {
 
 /// A part of the run that ended while it was still needed.
 #[derive(Debug, thiserror::Error)]
-pub enum Died {
-    /// A boot service or controller.
-    #[error("a service of this run ended although it was still needed")]
-    Service,
-    /// The watch of the machines.
-    #[error("the bootstrap cluster closed the watch of the machines")]
-    Watch,
-}
+#[error("a service of this run ended although it was still needed")]
+pub struct Died;
 
 #[async_trait]
 impl Phase for Install {
@@ -41,49 +38,50 @@ impl Phase for Install {
     }
 
     fn title(&self) -> &'static str {
-        "installing the machines"
+        "installing the machines and forming the cluster"
     }
 
     async fn run(&self, run: &mut Run) -> PhaseResult {
+        if run.handed_over {
+            return Ok(());
+        }
         let context = run.context.clone().ok_or(RunError::Order("boot services"))?;
         controllers::start(&context, &mut run.tasks, &run.cancel);
         let cluster = run.cluster.as_mut().ok_or(RunError::Order("bootstrap cluster"))?;
-        let total = run.request.plan.machines.len();
-        let machines: Api<MetalMachine> = Api::namespaced(context.client.clone(), NAMESPACE);
         tokio::select! {
-            states = settled(machines, total) => {
-                let failed = states?;
-                if failed.is_empty() { Ok(()) } else { Err(NotInstalled { total, failed }.into()) }
-            }
+            settled = settled(&context.client, &run.request.spec.name) => settled,
             error = cluster.died() => Err(error.into()),
             ended = run.tasks.join_next() => match ended {
                 Some(Ok(Err(error))) => Err(error),
                 Some(Err(panic)) => Err(panic.into()),
-                Some(Ok(Ok(()))) | None => Err(Died::Service.into()),
+                Some(Ok(Ok(()))) | None => Err(Died.into()),
             },
         }
     }
 }
 
-/// Waits until each of `total` machines is installed or failed; gives the failed ones with their reasons.
-async fn settled(
-    machines: Api<MetalMachine>,
-    total: usize,
-) -> Result<BTreeMap<String, String>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut done: BTreeMap<String, Option<String>> = BTreeMap::new();
-    let mut changes = watcher(machines, watcher::Config::default()).default_backoff().applied_objects().boxed();
-    // An error of the stream is one that the backoff tries again; only its end is final.
-    while let Some(change) = changes.try_next().await.transpose() {
-        let Ok(machine) = change else { continue };
-        let status = machine.status.clone().unwrap_or_default();
-        match status.state {
-            MachineState::Installed => drop(done.insert(machine.name_any(), None)),
-            MachineState::Failed => drop(done.insert(machine.name_any(), Some(status.reason))),
-            _ => drop(done.remove(&machine.name_any())),
+/// Waits until the cluster is Ready, or nothing moves any more.
+async fn settled(client: &Client, name: &str) -> PhaseResult {
+    let clusters: Api<MetalCluster> = Api::namespaced(client.clone(), NAMESPACE);
+    let machines: Api<MetalMachine> = Api::namespaced(client.clone(), NAMESPACE);
+    loop {
+        let cluster = clusters.get(name).await.map_err(ApiError::of(format!("MetalCluster {name}")))?;
+        let all = machines.list(&ListParams::default()).await.map_err(ApiError::of("the list of MetalMachines"))?;
+        let is = |condition: &str, status: &str| {
+            let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|one| one.type_ == condition && one.status == status)
+        };
+        if is("Ready", "True") && is("NetworkApplied", "True") {
+            return Ok(());
         }
-        if done.len() == total {
-            return Ok(done.into_iter().filter_map(|(name, reason)| Some((name, reason?))).collect());
+        let state = |machine: &MetalMachine| machine.status.as_ref().map(|status| status.state).unwrap_or_default();
+        let moves = all.iter().any(|machine| !matches!(state(machine), MachineState::Ready | MachineState::Failed));
+        if !moves && is("GroupsComplete", "False") {
+            let failed = all.iter().filter(|machine| state(machine) == MachineState::Failed);
+            let reason = |machine: &MetalMachine| machine.status.as_ref().map(|status| status.reason.clone());
+            let failed = failed.map(|machine| (machine.name_any(), reason(machine).unwrap_or_default())).collect();
+            return Err(NotReady { total: all.items.len(), failed }.into());
         }
+        tokio::time::sleep(LOOK).await;
     }
-    Err(Died::Watch.into())
 }

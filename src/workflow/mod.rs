@@ -4,14 +4,19 @@
 //! started is stopped in reverse order. Nothing is remembered here: what was done is in the objects of the bootstrap
 //! cluster, so a killed run is continued by running it again. Fed by `plan`; feeds `controllers`.
 
+pub mod apply;
 mod artifacts;
 pub mod board;
 mod bootstrap;
+pub mod delete;
 mod install;
 pub mod journal;
+pub mod kubeconfig;
+pub mod managed;
 mod netboot;
 mod network;
 mod objects;
+pub mod pivot;
 pub mod work_dir;
 
 use crate::bootstrap::BootstrapCluster;
@@ -19,6 +24,7 @@ use crate::controllers::{Context, Tasks};
 use crate::event::{EventBus, EventKind};
 use crate::image::manifest::Manifest;
 use crate::inventory::Machine;
+use crate::node::supplies::Supplies;
 use crate::plan::Plan;
 use crate::secret::Secret;
 use crate::spec::ClusterSpec;
@@ -53,6 +59,7 @@ const PHASES: &[&dyn Phase] = &[
     &objects::Objects,
     &netboot::Netboot,
     &install::Install,
+    &pivot::Handover,
 ];
 
 /// What the user asked for.
@@ -83,13 +90,28 @@ struct Run {
     address: Option<Ipv4Addr>,
     /// Set by `artifacts`.
     manifest: Option<Manifest>,
+    supplies: Option<Arc<Supplies>>,
     image: Option<artifacts::ServedImage>,
     /// Set by `bootstrap`.
     cluster: Option<BootstrapCluster>,
+    /// Set by `bootstrap`: an earlier run has moved the cluster's management already, and may have been killed then.
+    handed_over: bool,
     /// Set by `netboot`.
     context: Option<Arc<Context>>,
     /// Set by `objects`.
     installer_key: Option<Secret<String>>,
+}
+
+impl Run {
+    /// Ends boot services and controllers.
+    async fn stop_services(&mut self) {
+        self.cancel.cancel();
+        let ended = tokio::time::timeout(STOP, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            tracing::warn!("a service does not end for {} s; it is dropped", STOP.as_secs());
+            self.tasks.shutdown().await;
+        }
+    }
 }
 
 /// A run that did not reach its end.
@@ -131,13 +153,17 @@ pub async fn create(
         tasks: JoinSet::new(),
         address: None,
         manifest: None,
+        supplies: None,
+        handed_over: false,
         image: None,
         cluster: None,
         context: None,
         installer_key: None,
     };
+    let self_managed: &[&dyn Phase] = &[&pivot::SelfManaged];
+    let phases = if run.work_dir.join(pivot::SELF_MANAGED).exists() { self_managed } else { PHASES };
     let mut result = Ok(());
-    for phase in PHASES {
+    for phase in phases {
         let started = Instant::now();
         let (name, title) = (phase.name().to_owned(), phase.title());
         events.emit(None, EventKind::PhaseStarted { phase: name.clone(), title: title.to_owned() });
@@ -153,12 +179,7 @@ pub async fn create(
         }
         events.emit(None, EventKind::PhaseDone { phase: name, seconds: started.elapsed().as_secs_f64() });
     }
-    services.cancel();
-    let ended = tokio::time::timeout(STOP, async { while run.tasks.join_next().await.is_some() {} }).await;
-    if ended.is_err() {
-        tracing::warn!("a service does not end for {} s; it is dropped", STOP.as_secs());
-        run.tasks.shutdown().await;
-    }
+    run.stop_services().await;
     if let Some(cluster) = run.cluster.take() {
         cluster.stop().await;
     }

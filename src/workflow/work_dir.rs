@@ -1,5 +1,8 @@
 //! The work directory: all that a cluster keeps on the admin machine. Mode 0700, one run at a time.
 
+use super::pivot::KUBECONFIG;
+use crate::kubeconfig::{self, ClientError};
+use crate::secret::Secret;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -20,6 +23,18 @@ pub enum WorkDirError {
     /// Another run has it.
     #[error("another metalgate works on {0}; `metalgate status` shows what it does")]
     Busy(PathBuf),
+    /// There is no cluster yet.
+    #[error("there is no {0}: the cluster has no API server yet, or was made with another --work-dir")]
+    NoKubeconfig(PathBuf),
+    /// The kubeconfig makes no client.
+    #[error("cannot use {path}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
     /// Neither HOME nor XDG_STATE_HOME is set.
     #[error("cannot tell where to keep the cluster's files: set HOME or give --work-dir")]
     NoHome,
@@ -37,6 +52,22 @@ pub fn default_path(name: &str) -> Result<PathBuf, WorkDirError> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     Ok(state.or_else(home).ok_or(WorkDirError::NoHome)?.join("metalgate").join(name))
+}
+
+/// The administrator's kubeconfig in the work directory at `path`.
+pub fn read_kubeconfig(path: &Path) -> Result<Secret<String>, WorkDirError> {
+    let path = path.join(KUBECONFIG);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Secret::new(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(WorkDirError::NoKubeconfig(path)),
+        Err(source) => Err(WorkDirError::Io { path, source }),
+    }
+}
+
+/// A client with the administrator's kubeconfig in the work directory at `path`.
+pub async fn administrator(path: &Path) -> Result<kube::Client, WorkDirError> {
+    let failed = |source| WorkDirError::Kubeconfig { path: path.join(KUBECONFIG), source };
+    kubeconfig::client(&read_kubeconfig(path)?).await.map_err(failed)
 }
 
 impl WorkDir {
@@ -73,12 +104,22 @@ impl WorkDir {
         self.path.join(name)
     }
 
+    /// A client of the cluster that manages itself, as its administrator.
+    pub async fn kubeconfig_client(&self) -> Result<kube::Client, WorkDirError> {
+        administrator(&self.path).await
+    }
+
     /// A directory in it, made if need be.
     pub fn subdirectory(&self, name: &str) -> Result<PathBuf, WorkDirError> {
         let path = self.join(name);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.map_err(|source| WorkDirError::Io { path: path.clone(), source })?;
         Ok(path)
+    }
+
+    /// Removes everything in it, and itself.
+    pub fn clear(&self) -> Result<(), WorkDirError> {
+        std::fs::remove_dir_all(&self.path).map_err(|source| WorkDirError::Io { path: self.path.clone(), source })
     }
 
     /// Writes a file that only its owner may read, whole or not at all.

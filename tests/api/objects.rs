@@ -3,10 +3,11 @@
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use metalgate::api::{self, MetalCluster, NAMESPACE};
-use metalgate::controllers::{Connect, Context, Limits};
+use metalgate::controllers::{Connect, Context, JOINS, Limits, Workload};
 use metalgate::event::EventBus;
 use metalgate::node::ssh;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 pub const CLUSTER: &str = "rack-a";
 
@@ -41,7 +42,12 @@ where
 pub async fn write_cluster(client: &Client) -> MetalCluster {
     let spec = json!({"spec": {
         "kubernetesVersion": "v1.36.3", "endpoint": "10.0.0.10:6443", "podCidr": "10.244.0.0/16",
-        "serviceCidr": "10.96.0.0/12", "imageUrl": "http://10.0.0.1/image", "imageSha256": "ab", "imageFormat": "raw",
+        "serviceCidr": "10.96.0.0/12", "cni": "none", "image": {"name": "image", "sha256": "ab", "format": "raw"},
+        "groups": [
+            {"name": "control-plane", "role": "ControlPlane", "count": 1, "selector": {"type": "cp"}},
+            {"name": "md-0", "role": "Worker", "count": 1, "selector": {"type": "worker"}},
+        ],
+        "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
         "users": [{"name": "ops", "sshAuthorizedKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtQUDZWhs8k/cZcykMkaUX9ArZNQXhrAnvP7iBTA8dE ops"]}],
     }});
     apply(client, CLUSTER, named("MetalCluster", CLUSTER, spec)).await
@@ -58,5 +64,11 @@ pub fn context(client: &Client, connect: Connect) -> Context {
         limits: Limits::default(),
         started: jiff::Timestamp::now(),
         ssh_key: ssh::generate_ed25519().unwrap().0,
+        supplies: Default::default(),
+        server: "http://10.0.0.1:8080".into(),
+        workload: Workload::administrator(),
+        logs: std::env::temp_dir(),
+        control_plane: Default::default(),
+        joins: Semaphore::new(JOINS),
     }
 }

@@ -165,7 +165,7 @@ async fn a_side_that_does_not_manage_touches_nothing_and_a_failure_thaws_it() {
     let pivot = pivot(&client, &target);
     assert!(killed(&pivot, |what, _| what.ends_with("frozen")).await);
     assert_eq!((role(&client).await, step().await), (Some(Role::Frozen), MachineState::Pending));
-    pivot.abandon().await.unwrap();
+    Pivot::thaw(&client, CLUSTER).await.unwrap();
     assert_eq!((role(&client).await, step().await), (Some(Role::Active), MachineState::PoweringOn));
 
     // The new cluster dies: the old one goes on, and can try again.

@@ -107,4 +107,9 @@ impl Layout {
         pki::write(&path, &config.to_string(), 0o600)?;
         Ok(path)
     }
+
+    /// Deletes all of it.
+    pub fn remove(self) -> Result<(), EmbeddedError> {
+        std::fs::remove_dir_all(&self.dir).map_err(|source| EmbeddedError::Io { path: self.dir, source })
+    }
 }

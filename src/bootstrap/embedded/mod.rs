@@ -32,7 +32,7 @@ const PROBE: Duration = Duration::from_secs(5);
 const TRIES: usize = 3;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// An embedded cluster that could not be started, or died.
+/// An embedded cluster that could not be started or removed, or died.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// A binary is missing.
@@ -207,6 +207,13 @@ async fn probe(client: &Client) -> Result<(), String> {
     // It lists everything that a ready server needs, a line each; `[-]` is what it still waits for.
     let missing: Vec<&str> = error.lines().filter(|line| line.starts_with("[-]")).collect();
     Err(if missing.is_empty() { error } else { missing.join(", ") })
+}
+
+/// Removes the data, the certificates and the logs.
+pub async fn remove(work_dir: &Path) -> Result<(), EmbeddedError> {
+    let layout = Layout::open(work_dir)?;
+    layout.wait_until_free().await?;
+    layout.remove()
 }
 
 /// The architecture that we run on ourselves.

@@ -1,36 +1,50 @@
-//! MetalMachine: from powered off to an installed system that answers SSH. One file per state.
+//! MetalMachine: from powered off to a Ready node. One file per state.
 //!
 //! ```text
-//! Pending -> PoweringOn -> Netbooting -> Installing -> Rebooting -> Installed
-//!                 ^            |             |             |
-//!                 +------------+-------------+             v
-//!                   (no agent, or it fell silent)        Failed  (from any state, with its reason)
+//! Pending -> PoweringOn -> Netbooting -> Installing -> Rebooting -> Installed -> Preparing -> Initializing -> Starting -> Ready
+//!                 ^            |             |             |                         |    `-> Joining -----^
+//!                 +------------+-------------+-------------+-------------------------+
+//!                   (no agent, or silence)         Failed: from any state, with its reason. Deleting: when its object goes.
 //! ```
 //! A state looks at the objects and the world and returns an [`Outcome`]; only this file writes the status. The agent's
 //! own news (`installations.rs`) moves a machine from Netbooting to Installing and from there to Rebooting.
 
+mod deleting;
+mod initializing;
+mod installed;
 mod installing;
+mod joining;
+mod login;
+mod membership;
 mod netbooting;
+mod node;
 mod pending;
+mod power;
 mod powering_on;
+mod preparing;
+mod ready;
 mod rebooting;
+mod starting;
+
+pub(super) use membership::is_initialized;
 
 use super::{Context, ELSEWHERE, ReconcileError, status};
-use crate::api::{Failure, Hardware, HardwareStatus, MachineState, MetalMachine, MetalMachineStatus};
+use crate::api::{
+    ApiError, Failure, Hardware, MACHINE_FINALIZER, MachineRole, MachineState, MetalCluster, MetalMachine,
+    MetalMachineStatus,
+};
 use crate::event::EventKind;
-use crate::hardware::PowerState;
-use crate::inventory::BmcAccess;
 use crate::netboot::BootEntry;
-use crate::power::{Bmc, BmcError};
-use crate::secret::Secret;
+use crate::node::kubeadm::Node;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams};
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// kubeadm's own taint of control-plane nodes.
+const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane:NoSchedule";
 
 /// What a state found. A reason is mandatory, so that status can always say what a machine waits for.
 #[derive(Debug, PartialEq)]
@@ -53,6 +67,8 @@ pub enum Outcome {
     Fail(String),
     /// Nothing to do until the object changes.
     Done,
+    /// The object is gone, or will be in a moment.
+    Gone,
 }
 
 impl Outcome {
@@ -66,14 +82,47 @@ impl Outcome {
 }
 
 /// A machine under reconciliation: the object, the hardware it runs on, and its status as it will be written.
-struct Machine {
-    name: String,
+pub(super) struct Machine {
+    pub(super) name: String,
     object: Arc<MetalMachine>,
     hardware: Hardware,
     status: MetalMachineStatus,
+    /// Whether its Node is Ready, where that was looked at.
+    node_ready: Option<bool>,
 }
 
 impl Machine {
+    /// Writes down what is being done now, in the middle of a state.
+    async fn note(&mut self, context: &Context, reason: &str) -> Result<(), ReconcileError> {
+        if self.status.reason != reason {
+            self.status.reason = reason.to_owned();
+            let state = format!("{:?}", self.status.state);
+            context.events.emit(Some(&self.name), EventKind::State { state, reason: reason.to_owned() });
+            self.object = Arc::new(status::replace(&context.objects(), &self.object, self.status.clone()).await?);
+        }
+        Ok(())
+    }
+
+    /// The taints that its node registers with. A cluster without workers runs its pods on the control plane.
+    fn taints(&self, cluster: &MetalCluster) -> Vec<String> {
+        let has_workers = cluster.spec.groups.iter().any(|group| group.role == MachineRole::Worker && group.count > 0);
+        let own = self.object.spec.role == MachineRole::ControlPlane && has_workers;
+        own.then(|| CONTROL_PLANE_TAINT.to_owned()).into_iter().chain(self.object.spec.taints.iter().cloned()).collect()
+    }
+
+    /// The machine as kubeadm sees it.
+    fn node<'a>(&'a self, context: &'a Context, cluster: &'a MetalCluster, taints: &'a [String]) -> Node<'a> {
+        Node {
+            name: &self.name,
+            address: self.hardware.spec.address.addr(),
+            arch: self.hardware.spec.arch,
+            taints,
+            cluster: &cluster.spec,
+            cluster_name: &self.object.spec.cluster,
+            supplies: &context.supplies,
+        }
+    }
+
     /// How long it has been in its state.
     fn in_state(&self) -> Duration {
         self.status.since.map(since).unwrap_or_default()
@@ -97,12 +146,19 @@ fn since(moment: Timestamp) -> Duration {
 /// Takes one step with one machine.
 pub async fn reconcile(object: Arc<MetalMachine>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let name = object.name_any();
-    if !context.manages(&object.spec.cluster).await? {
-        return Ok(Action::requeue(ELSEWHERE));
-    }
+    let Some(epoch) = context.epoch(&object.spec.cluster).await? else { return Ok(Action::requeue(ELSEWHERE)) };
     let hardware = load_hardware(&context, &object).await?;
-    let mut machine =
-        Machine { name, status: object.status.clone().unwrap_or_default(), object: object.clone(), hardware };
+    let mut status = object.status.clone().unwrap_or_default();
+    status.epoch = epoch;
+    let mut machine = Machine { name, status, object: object.clone(), hardware, node_ready: None };
+    if object.metadata.deletion_timestamp.is_some() {
+        let outcome = match (object.finalizers().iter().any(|one| one == MACHINE_FINALIZER), machine.status.state) {
+            (false, _) => Outcome::Gone,
+            (true, MachineState::Deleting) => deleting::step(&context, &mut machine).await?,
+            (true, _) => Outcome::to(MachineState::Deleting, "its object was deleted"),
+        };
+        return settle(&context, machine, outcome).await;
+    }
     keep_boot_table(&context, &machine, machine.status.state);
     let outcome = match machine.status.state {
         MachineState::Pending => pending::step(&machine),
@@ -110,9 +166,14 @@ pub async fn reconcile(object: Arc<MetalMachine>, context: Arc<Context>) -> Resu
         MachineState::Netbooting => netbooting::step(&context, &machine),
         MachineState::Installing => installing::step(&context, &machine),
         MachineState::Rebooting => rebooting::step(&context, &machine).await?,
-        // An installed machine is never touched again by itself: what is on its disk is the user's. A failed one waits for
-        // the operator to run `create` again.
-        MachineState::Installed | MachineState::Failed => Outcome::Done,
+        MachineState::Installed => installed::step(),
+        MachineState::Preparing => preparing::step(&context, &mut machine).await?,
+        MachineState::Initializing => initializing::step(&context, &mut machine).await?,
+        MachineState::Joining => joining::step(&context, &mut machine).await?,
+        MachineState::Starting => starting::step(&context, &mut machine).await?,
+        MachineState::Ready => ready::step(&context, &mut machine).await?,
+        // A failed machine is replaced by a spare, if there is one, or waits for the operator to run `create` again.
+        MachineState::Failed | MachineState::Deleting => Outcome::Done,
     };
     settle(&context, machine, outcome).await
 }
@@ -128,7 +189,8 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
             machine.status.failure = Some(Failure { message: message.clone(), at: Timestamp::now() });
             (MachineState::Failed, message, Action::await_change())
         }
-        Outcome::Done => return Ok(Action::await_change()),
+        Outcome::Done => (before, machine.status.reason.clone(), Action::await_change()),
+        Outcome::Gone => return Ok(Action::await_change()),
     };
     let changed = state != before || reason != machine.status.reason;
     machine.status.state = state;
@@ -139,9 +201,11 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
         if state == MachineState::PoweringOn {
             machine.status.boot = None;
             machine.status.install = None;
+            machine.status.join_attempts = 0;
+            machine.status.unreachable_since = None;
         }
     }
-    set_condition(&mut machine.status);
+    set_conditions(&mut machine.status, machine.node_ready);
     if machine.object.status.as_ref() != Some(&machine.status) {
         status::replace(&context.objects(), &machine.object, machine.status.clone()).await?;
         keep_boot_table(context, &machine, state);
@@ -153,21 +217,29 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
     Ok(next)
 }
 
-/// `OsInstalled`, in the ecosystem's way.
-fn set_condition(status: &mut MetalMachineStatus) {
-    let value = if status.state == MachineState::Installed { "True" } else { "False" };
-    let since = match status.conditions.first() {
-        Some(old) if old.status == value => old.last_transition_time.clone(),
-        _ => Time(Timestamp::now()),
+/// `OsInstalled` and `NodeReady`, in the ecosystem's way.
+fn set_conditions(status: &mut MetalMachineStatus, node_ready: Option<bool>) {
+    use MachineState::{Failed, Installed};
+    let old = std::mem::take(&mut status.conditions);
+    let installed = match status.state {
+        // It may have been installed before it failed.
+        Failed => status.os.is_some(),
+        state => state >= Installed,
     };
-    status.conditions = vec![Condition {
-        type_: String::from("OsInstalled"),
-        status: value.to_owned(),
-        reason: format!("{:?}", status.state),
-        message: status.reason.clone(),
-        last_transition_time: since,
-        observed_generation: Some(status.observed_generation),
-    }];
+    let known = old.iter().any(|condition| condition.type_ == "NodeReady" && condition.status == "True");
+    let ready = node_ready.unwrap_or(known && status.state == MachineState::Ready);
+    for (type_, value) in [("OsInstalled", installed), ("NodeReady", ready)] {
+        let value = if value { "True" } else { "False" };
+        let before = old.iter().find(|condition| condition.type_ == type_ && condition.status == value);
+        status.conditions.push(Condition {
+            type_: type_.to_owned(),
+            status: value.to_owned(),
+            reason: format!("{:?}", status.state),
+            message: status.reason.clone(),
+            last_transition_time: before.map_or_else(|| Time(Timestamp::now()), |old| old.last_transition_time.clone()),
+            observed_generation: Some(status.observed_generation),
+        });
+    }
 }
 
 /// The boot services answer a machine from the moment it is powered on until its agent leaves.
@@ -189,56 +261,9 @@ fn keep_boot_table(context: &Context, machine: &Machine, state: MachineState) {
 async fn load_hardware(context: &Context, machine: &MetalMachine) -> Result<Hardware, ReconcileError> {
     let name = &machine.spec.hardware;
     let found = context.objects::<Hardware>().get_opt(name).await;
-    found.map_err(ReconcileError::api(format!("Hardware {name}")))?.ok_or_else(|| ReconcileError::Missing {
+    let found = found.map_err(ApiError::of(format!("Hardware {name}")))?;
+    found.ok_or_else(|| ReconcileError::Missing {
         object: format!("MetalMachine {}", machine.name_any()),
         missing: format!("Hardware {name}"),
     })
-}
-
-/// One order to the machine's BMC, as an event and in the Hardware's status.
-async fn order<T>(
-    context: &Context,
-    machine: &Machine,
-    action: &str,
-    result: Result<T, BmcError>,
-) -> Result<T, BmcError> {
-    let bmc = machine.hardware.spec.bmc.as_ref().map(|bmc| bmc.url.clone()).unwrap_or_default();
-    let error = result.as_ref().err().map(ToString::to_string);
-    context.events.emit(Some(&machine.name), EventKind::Power { action: action.to_owned(), bmc, error });
-    result
-}
-
-/// The client of the machine's BMC, with the account from its Secret.
-async fn bmc(context: &Context, machine: &Machine) -> Result<Option<Arc<dyn Bmc>>, ReconcileError> {
-    let Some(reference) = &machine.hardware.spec.bmc else { return Ok(None) };
-    let secrets: Api<KubeSecret> = context.objects();
-    let name = &reference.credentials;
-    let secret = secrets.get_opt(name).await.map_err(ReconcileError::api(format!("Secret {name}")))?;
-    let missing =
-        |what: String| ReconcileError::Missing { object: format!("Hardware {}", machine.name), missing: what };
-    let data = secret.and_then(|secret| secret.data).ok_or_else(|| missing(format!("Secret {name}")))?;
-    let field = |key: &str| {
-        let bytes = data.get(key).ok_or_else(|| missing(format!("key {key} of Secret {name}")))?;
-        Ok(String::from_utf8_lossy(&bytes.0).into_owned())
-    };
-    let access = BmcAccess {
-        kind: reference.kind,
-        url: reference.url.clone(),
-        username: field("username")?,
-        password: Secret::new(field("password")?),
-    };
-    let unusable = |error: BmcError| missing(format!("a usable BMC ({error})"));
-    (context.connect)(&access).map(Some).map_err(unusable)
-}
-
-/// Notes in the Hardware's status what its BMC said last.
-async fn note_power(context: &Context, machine: &Machine, power: PowerState) -> Result<(), ReconcileError> {
-    let status = HardwareStatus { power: Some(power), ..machine.hardware.status.clone().unwrap_or_default() };
-    if machine.hardware.status.as_ref() == Some(&status) {
-        return Ok(());
-    }
-    let name = machine.hardware.name_any();
-    let patch = Patch::Merge(serde_json::json!({ "status": { "power": power } }));
-    let written = context.objects::<Hardware>().patch_status(&name, &PatchParams::default(), &patch).await;
-    written.map(drop).map_err(ReconcileError::api(format!("the status of Hardware {name}")))
 }

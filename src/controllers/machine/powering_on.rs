@@ -1,6 +1,7 @@
 //! Off, told to boot from the network once, on. Done anew after a kill: nothing on the machine is worth keeping yet.
 
-use super::{Context, Machine, Outcome, bmc, note_power, order};
+use super::power::{bmc, note_power, order};
+use super::{Context, Machine, Outcome};
 use crate::api::MachineState;
 use crate::controllers::ReconcileError;
 use crate::event::EventKind;

@@ -3,10 +3,9 @@
 use super::Shared;
 use crate::event::{Event, EventKind};
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use prometheus::{Encoder, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use std::sync::Arc;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +61,12 @@ impl Metrics {
         }
     }
 
+    /// The counters in Prometheus' text format.
+    pub fn text(&self) -> String {
+        // Only a counter without a name could fail here.
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+
     fn count(&self, kind: &EventKind) {
         match kind {
             EventKind::Dhcp { message, reply, .. } => {
@@ -104,11 +109,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
 
 /// The counters as text.
 pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&shared.metrics.registry.gather(), &mut text) {
-        Ok(()) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], shared.metrics.text()).into_response()
 }
 
 #[cfg(test)]
@@ -127,9 +128,7 @@ mod tests {
             bytes: 7,
             seconds: 0.1,
         });
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&metrics.registry.gather(), &mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let text = metrics.text();
         for line in [
             "metalgate_machine_states_total{state=\"Installed\"} 1",
             "metalgate_http_responses_total{status=\"206\"} 1",

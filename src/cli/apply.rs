@@ -1,0 +1,45 @@
+//! `metalgate apply`: the files' changes for a cluster that manages itself. It installs and removes machines without us.
+
+use super::{Failure, OutputFormat};
+use crate::workflow::apply::{self, Change};
+use crate::workflow::{kubeconfig, work_dir};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The cluster's spec
+    #[arg(short, long, value_name = "cluster.yaml")]
+    filename: PathBuf,
+    /// The inventory
+    #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
+    hardware_csv: PathBuf,
+    /// The cluster's work directory, if `create` was given one
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Only print what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[arg(long, value_enum, default_value_t)]
+    output: OutputFormat,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let input = super::validate::load(&args.filename, &args.hardware_csv)?;
+    input.warnings.show();
+    let dir = match &args.work_dir {
+        Some(dir) => dir.clone(),
+        None => work_dir::default_path(&input.spec.name)?,
+    };
+    let client = kubeconfig::self_managed(&dir, &input.spec.name).await.map_err(Failure::Failed)?;
+    let changes = apply::changes(&client, &input.spec, &input.machines).await.map_err(Failure::Failed)?;
+    match args.output {
+        OutputFormat::Text if changes.is_empty() => println!("nothing changes"),
+        OutputFormat::Text => changes.iter().for_each(|change: &Change| println!("{change}")),
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&changes)?),
+    }
+    if !args.dry_run {
+        apply::apply(&client, &input.spec, &input.machines).await.map_err(Failure::Failed)?;
+        eprintln!("the manager in the cluster does the rest; `metalgate status {}` shows how it goes", input.spec.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `metalgate scale NAME GROUP --count N`: a group of a cluster that manages itself gets more machines, or fewer.
+
+use super::Failure;
+use crate::api::{ApiError, MachineRole, MetalCluster, NAMESPACE};
+use crate::workflow::{kubeconfig, work_dir};
+use kube::Api;
+use kube::api::PostParams;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The cluster's name, as in its spec
+    name: String,
+    /// `control-plane`, or the worker group's name
+    group: String,
+    /// How many machines it is to have
+    #[arg(long)]
+    count: u32,
+    /// The cluster's work directory, if `create` was given one
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let dir = match &args.work_dir {
+        Some(dir) => dir.clone(),
+        None => work_dir::default_path(&args.name)?,
+    };
+    let client = kubeconfig::self_managed(&dir, &args.name).await.map_err(Failure::Failed)?;
+    let mut cluster = kubeconfig::find(&client, &args.name).await?;
+    let known: Vec<String> = cluster.spec.groups.iter().map(|group| group.name.clone()).collect();
+    let Some(group) = cluster.spec.groups.iter_mut().find(|group| group.name == args.group) else {
+        return Err(Failure::Input(format!("error: no group `{}`; there are {}\n", args.group, known.join(", "))));
+    };
+    if group.role == MachineRole::ControlPlane && args.count % 2 == 0 {
+        let text = format!("error: a control plane has an odd number of machines, not {}\n", args.count);
+        return Err(Failure::Input(text));
+    }
+    let before = std::mem::replace(&mut group.count, args.count);
+    let api: Api<MetalCluster> = Api::namespaced(client, NAMESPACE);
+    let replaced = api.replace(&args.name, &PostParams::default(), &cluster).await;
+    replaced.map_err(ApiError::of(format!("MetalCluster {}", args.name)))?;
+    eprintln!(
+        "group {}: {before} -> {} machines; `metalgate status {}` shows how it goes",
+        args.group, args.count, args.name
+    );
+    eprintln!("hint: change `count` in cluster.yaml too, or the next `metalgate apply` undoes it");
+    Ok(())
+}

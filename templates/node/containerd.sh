@@ -1,0 +1,22 @@
+# containerd with systemd's cgroups, the pause image that is there, and the directory that CNI plugins are in. Its own default
+# configuration is what is changed, so that it fits the version that the OS image has.
+config=/etc/containerd/config.toml
+wanted() {
+    containerd config default | sed -E -e 's/SystemdCgroup = false/SystemdCgroup = true/' \
+        -e 's#^( *sandbox_image = ).*#\1"{{ pause }}"#' -e "s#^( *sandbox = ).*#\1'{{ pause }}'#" \
+        -e 's#^( *bin_dir = ).*#\1"/opt/cni/bin"#'
+}
+check() {
+    wanted | cmp -s - "$config" && systemctl --quiet is-active containerd && ctr version >/dev/null 2>&1
+}
+apply() {
+    mkdir -p /etc/containerd /etc/cni/net.d
+    wanted >"$config.new"
+    mv "$config.new" "$config"
+    systemctl --quiet enable containerd
+    systemctl restart containerd
+    for _ in $(seq 60); do
+        ! ctr version >/dev/null 2>&1 || break
+        sleep 1
+    done
+}
