@@ -73,9 +73,9 @@ pub fn arguments(
     args.add("-machine", "q35,graphics=off");
     match rack.accelerator {
         Accelerator::Kvm => args.add("-accel", "kvm").add("-cpu", "host"),
-        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=512").add("-cpu", EMULATED_CPU),
+        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=1024").add("-cpu", EMULATED_CPU),
     };
-    args.add("-smp", rack.cpus.to_string()).add("-m", rack.memory_mib.to_string());
+    args.add("-smp", rack.cpus_of(machine).to_string()).add("-m", rack.memory_mib.to_string());
     args.add("-uuid", machine.uuid.to_string());
     args.add("-smbios", format!("type=1,manufacturer=metalgate,product=Virtual rack,serial={}", machine.serial));
     args.flag("-nodefaults").flag("-no-user-config").add("-display", "none");

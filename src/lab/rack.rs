@@ -17,6 +17,8 @@ const FIRST_MACHINE: u32 = 10;
 const FIRST_BMC: u32 = 200;
 /// Machines that fit between these.
 const MOST_MACHINES: usize = 50;
+/// Label `type` of the control plane's machine in hardware.csv.
+const CONTROL_PLANE: &str = "cp";
 
 /// The account that every BMC of the lab has.
 pub const BMC_USER: &str = "admin";
@@ -134,7 +136,7 @@ impl Rack {
             bmc_password: options.bmc_password.clone().unwrap_or_else(random_password),
             serial: format!("MG{number:06}"),
             uuid: uuid::Uuid::new_v4(),
-            role: if number == 1 { "cp" } else { "worker" }.to_owned(),
+            role: if number == 1 { CONTROL_PLANE } else { "worker" }.to_owned(),
         });
         Ok(Self {
             machines: machines.collect(),
@@ -147,6 +149,11 @@ impl Rack {
             accelerator: options.accelerator,
             bios_pxe: options.bios_pxe,
         })
+    }
+
+    /// Virtual processors of one machine. A control plane gets two at least: with one, emulated, its API server starves.
+    pub fn cpus_of(&self, machine: &RackMachine) -> u32 {
+        if machine.role == CONTROL_PLANE { self.cpus.max(2) } else { self.cpus }
     }
 
     /// The network namespace.

@@ -1,8 +1,10 @@
 //! What is done to one machine, in order.
 
+use crate::api::{MachineRole, MachineState};
 use crate::hardware::{BootMode, DiskSelector, MacAddr};
 use crate::inventory::Machine;
-use crate::spec::{ClusterSpec, DhcpMode};
+use crate::names::Labels;
+use crate::spec::{ClusterSpec, DhcpMode, Group};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use std::fmt;
@@ -38,10 +40,51 @@ pub enum Action {
     Reboot,
     /// It has to answer SSH with the host key that it was given.
     VerifySsh { address: Ipv4Addr },
+    /// Over SSH: kernel settings, containerd, Kubernetes' programs and container images, all fetched from us.
+    Prepare { version: String },
+    /// kubeadm makes the cluster on the first machine of the control plane; with a virtual IP if no machine has the endpoint.
+    Initialize { endpoint: String, virtual_ip: bool },
+    /// kubeadm makes it a further node.
+    Join { role: MachineRole, endpoint: String },
+    /// Its node has to be Ready, with the labels of its group.
+    AwaitReady { labels: Labels },
 }
 
-/// What is done to `machine`, which is not installed.
-pub(super) fn of(spec: &ClusterSpec, machine: &Machine) -> Vec<Action> {
+/// Where a machine stands among the others.
+pub(super) struct Place<'a> {
+    /// The group that it belongs to.
+    pub group: &'a Group,
+    /// Its part in the cluster.
+    pub role: MachineRole,
+    /// Whether the cluster begins with it.
+    pub first: bool,
+    /// Whether no machine has the endpoint's address.
+    pub virtual_ip: bool,
+}
+
+/// What is left to be done to `machine`, which earlier runs brought to `recorded`.
+pub(super) fn of(spec: &ClusterSpec, machine: &Machine, place: &Place<'_>, recorded: MachineState) -> Vec<Action> {
+    match recorded {
+        MachineState::Ready => Vec::new(),
+        MachineState::Installed | MachineState::Preparing | MachineState::Initializing => joining(spec, place),
+        MachineState::Joining | MachineState::Starting => joining(spec, place),
+        _ => installing(spec, machine).into_iter().chain(joining(spec, place)).collect(),
+    }
+}
+
+/// From the installed system to a Ready node.
+fn joining(spec: &ClusterSpec, place: &Place<'_>) -> Vec<Action> {
+    let endpoint = format!("{}:{}", spec.kubernetes.endpoint.host, spec.kubernetes.endpoint.port);
+    let made = match place.first {
+        true => Action::Initialize { endpoint, virtual_ip: place.virtual_ip },
+        false => Action::Join { role: place.role, endpoint },
+    };
+    let version = spec.kubernetes.version.clone();
+    vec![Action::Prepare { version }, made, Action::AwaitReady { labels: place.group.labels.clone() }]
+}
+
+/// From powered off to the installed system.
+fn installing(spec: &ClusterSpec, machine: &Machine) -> Vec<Action> {
     let mut actions = match &machine.bmc {
         Some(bmc) => vec![
             Action::PowerOff { bmc: bmc.url.clone() },
@@ -100,6 +143,20 @@ impl fmt::Display for Action {
             Self::SetBootEntry => f.write_str("set the firmware's boot entry"),
             Self::Reboot => f.write_str("restart from the disk"),
             Self::VerifySsh { address } => write!(f, "verify over SSH at {address} that it has its host key"),
+            Self::Prepare { version } => write!(f, "prepare it for Kubernetes {version}, with what we serve"),
+            Self::Initialize { endpoint, virtual_ip: true } => {
+                write!(f, "make the cluster, with the virtual address {endpoint}")
+            }
+            Self::Initialize { endpoint, .. } => write!(f, "make the cluster, at {endpoint}"),
+            Self::Join { role: MachineRole::ControlPlane, endpoint } => {
+                write!(f, "join the control plane at {endpoint}")
+            }
+            Self::Join { endpoint, .. } => write!(f, "join the cluster at {endpoint}"),
+            Self::AwaitReady { labels } if labels.is_empty() => f.write_str("wait until the node is Ready"),
+            Self::AwaitReady { labels } => {
+                let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "wait until the node is Ready, and label it {}", labels.join(", "))
+            }
         }
     }
 }

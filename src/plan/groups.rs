@@ -98,8 +98,13 @@ pub(super) fn assign<'a>(
             conflicts.push(conflict);
             continue;
         }
-        let begun = |machine: &&Machine| recorded.get(&machine.hostname).is_some_and(|at| *at != MachineState::Pending);
-        pool.machines.sort_by_key(|machine| !begun(machine));
+        // A machine that failed is taken last: a spare may have its place already.
+        let rank = |machine: &&Machine| match recorded.get(&machine.hostname) {
+            None | Some(MachineState::Pending) => 1,
+            Some(MachineState::Failed | MachineState::Deleting) => 2,
+            Some(_) => 0,
+        };
+        pool.machines.sort_by_key(rank);
         let mut machines = pool.machines.into_iter();
         for (index, group) in &pool.groups {
             members[*index] = machines.by_ref().take(group.count as usize).collect();

@@ -95,7 +95,7 @@ pub struct PlannedMachine {
     pub bmc: Option<PlannedBmc>,
     /// How far an earlier run brought it.
     pub recorded: MachineState,
-    /// What will be done to it, in order; nothing if it is installed.
+    /// What will be done to it, in order; nothing if it is a Ready node.
     pub actions: Vec<Action>,
 }
 
@@ -125,11 +125,13 @@ pub struct Spare {
 pub fn plan(spec: &ClusterSpec, machines: &[Machine], recorded: &Recorded) -> Result<Plan, PlanError> {
     let groups: Vec<_> = std::iter::once(&spec.control_plane).chain(&spec.workers).collect();
     let assignment = groups::assign(&groups, machines, recorded)?;
+    let virtual_ip = !machines.iter().any(|machine| machine.address.addr() == spec.kubernetes.endpoint.host);
     let planned = assignment.members.into_iter().enumerate().flat_map(|(index, members)| {
         let role = if index == 0 { MachineRole::ControlPlane } else { MachineRole::Worker };
         let group = groups[index];
-        members.into_iter().map(move |machine| {
+        members.into_iter().enumerate().map(move |(number, machine)| {
             let recorded = recorded.get(&machine.hostname).copied().unwrap_or_default();
+            let place = actions::Place { group, role, first: index == 0 && number == 0, virtual_ip };
             PlannedMachine {
                 hostname: machine.hostname.clone(),
                 role,
@@ -145,7 +147,7 @@ pub fn plan(spec: &ClusterSpec, machines: &[Machine], recorded: &Recorded) -> Re
                 disk: machine.disk.clone(),
                 bmc: machine.bmc.as_ref().map(|bmc| PlannedBmc { kind: bmc.kind, url: bmc.url.clone() }),
                 recorded,
-                actions: if recorded == MachineState::Installed { Vec::new() } else { actions::of(spec, machine) },
+                actions: actions::of(spec, machine, &place, recorded),
             }
         })
     });
@@ -193,7 +195,7 @@ mod tests {
     fn machines_that_were_begun_are_kept_and_installed_ones_are_left_alone() {
         let (spec, machines) = example("worker-groups");
         let recorded = Recorded::from([
-            (String::from("worker-10"), MachineState::Installed),
+            (String::from("worker-10"), MachineState::Ready),
             (String::from("worker-3"), MachineState::Installing),
             (String::from("worker-1"), MachineState::Pending),
         ]);
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!(members(&plan, "general"), ["worker-3", "worker-10"]);
         assert_eq!(members(&plan, "batch"), ["worker-1"]);
         let text = render_text(&plan);
-        assert!(text.contains("\nworker-10:\n  nothing to do: it is installed\n"), "{text}");
+        assert!(text.contains("\nworker-10:\n  nothing to do: it is a Ready node\n"), "{text}");
         assert!(text.contains("\nworker-3 (an earlier run left it Installing):\n   1. switch off"), "{text}");
         assert!(text.ends_with("  gpu-2 (fits no group)\n  worker-2 (fits general)\n"), "{text}");
     }

@@ -14,12 +14,12 @@ pub fn render_text(plan: &Plan) -> String {
     table(&mut text, &plan.machines);
     for machine in &plan.machines {
         let recorded = match machine.recorded {
-            MachineState::Pending | MachineState::Installed => String::new(),
+            MachineState::Pending | MachineState::Ready => String::new(),
             state => format!(" (an earlier run left it {state:?})"),
         };
         let _ = writeln!(text, "\n{}{recorded}:", machine.hostname);
         if machine.actions.is_empty() {
-            text.push_str("  nothing to do: it is installed\n");
+            text.push_str("  nothing to do: it is a Ready node\n");
         }
         for (number, action) in machine.actions.iter().enumerate() {
             let _ = writeln!(text, "  {:>2}. {action}", number + 1);

@@ -55,7 +55,7 @@ impl Bmc {
         Self {
             media_dir: rack.machine_dir(&machine.name),
             memory_mib: rack.memory_mib,
-            cpus: rack.cpus,
+            cpus: rack.cpus_of(&machine),
             machine,
             handle,
             fault,
