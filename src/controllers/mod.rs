@@ -25,6 +25,7 @@ use crate::inventory::BmcAccess;
 use crate::kubeconfig::ClientError;
 use crate::netboot::BootTable;
 use crate::node::prepare::PrepareError;
+use crate::node::script::StepError;
 use crate::node::supplies::Supplies;
 use crate::pki::PkiError;
 use crate::power::{Bmc, BmcError};
@@ -214,6 +215,15 @@ pub enum ReconcileError {
         /// Why.
         #[source]
         source: Box<PrepareError>,
+    },
+    /// A step on a machine, outside of its states.
+    #[error("cannot bring {machine} up to date")]
+    Step {
+        /// The machine.
+        machine: String,
+        /// Why.
+        #[source]
+        source: Box<StepError>,
     },
     /// The operating system's first settings could not be made.
     #[error("cannot render the first-boot settings of {machine}")]

@@ -6,7 +6,7 @@
 
 pub mod deploy;
 pub mod image;
-mod lease;
+pub mod lease;
 mod probes;
 pub mod services;
 

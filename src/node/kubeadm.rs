@@ -70,6 +70,20 @@ fn file(path: impl Into<String>, mode: &'static str, content: &str) -> File {
     File { path: path.into(), mode, content: BASE64_STANDARD.encode(content) }
 }
 
+/// How long the controllers of a control plane of one may miss their leases; the usual 15 s are there for others to take over.
+const PATIENCE: [(&str, &str); 3] = [
+    ("leader-elect-lease-duration", "120s"),
+    ("leader-elect-renew-deadline", "90s"),
+    ("leader-elect-retry-period", "5s"),
+];
+
+/// An argument of a control-plane component, as kubeadm has it.
+#[derive(Serialize)]
+struct Argument {
+    name: &'static str,
+    value: &'static str,
+}
+
 /// A taint as the API has it.
 #[derive(Serialize)]
 struct Taint<'a> {
@@ -128,6 +142,8 @@ impl Node<'_> {
                 endpoint => &self.cluster.endpoint,
                 pod_cidr => &self.cluster.pod_cidr,
                 service_cidr => &self.cluster.service_cidr,
+                alone => self.is_alone(),
+                patience => Serde(PATIENCE.map(|(name, value)| Argument { name, value })),
                 coredns => self.supplies.tag("coredns/coredns", self.arch),
                 etcd => self.supplies.tag("etcd", self.arch),
                 ..self.values()
@@ -158,6 +174,12 @@ impl Node<'_> {
         files.push(file(DISCOVERY, "600", discovery.expose()));
         files.push(file("/var/lib/metalgate/kubeadm/config.yaml", "600", config.expose()));
         self.step(title, "join", "", files)
+    }
+
+    /// Whether it is the only machine of its control plane.
+    fn is_alone(&self) -> bool {
+        let machines = self.cluster.groups.iter().filter(|group| group.role == MachineRole::ControlPlane);
+        machines.map(|group| group.count).sum::<u32>() <= 1
     }
 
     fn endpoint(&self) -> (&str, &str) {

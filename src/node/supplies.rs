@@ -23,12 +23,11 @@ const REGISTRY: &str = "registry.k8s.io";
 /// The image that moves the virtual address.
 const KUBE_VIP: &str = "ghcr.io/kube-vip/kube-vip";
 /// Images that only control-plane nodes run.
-const CONTROL_PLANE_ONLY: [&str; 6] = [
+const CONTROL_PLANE_ONLY: [&str; 5] = [
     "registry.k8s.io/kube-apiserver",
     "registry.k8s.io/kube-controller-manager",
     "registry.k8s.io/kube-scheduler",
     "registry.k8s.io/etcd",
-    KUBE_VIP,
     manager::image::REPOSITORY,
 ];
 
@@ -118,6 +117,7 @@ pub struct Network {
 #[derive(Clone, Debug, Default)]
 pub struct Supplies {
     manifest: Manifest,
+    virtual_ip: bool,
     /// The container network; none where the user brings one.
     pub network: Option<Network>,
 }
@@ -172,7 +172,7 @@ impl Supplies {
             }
         }
         if missing.is_empty() {
-            Ok(Self { network, manifest })
+            Ok(Self { network, manifest, virtual_ip })
         } else {
             Err(SuppliesError::Images { dir: dir(), missing })
         }
@@ -224,8 +224,9 @@ impl Supplies {
     }
 
     fn archives(&self, role: MachineRole, arch: Arch) -> impl Iterator<Item = &Artifact> {
-        let runs = move |reference: &String| {
-            role == MachineRole::ControlPlane || !CONTROL_PLANE_ONLY.contains(&split(reference).0)
+        let runs = move |reference: &String| match split(reference).0 {
+            KUBE_VIP => role == MachineRole::ControlPlane && self.virtual_ip,
+            repository => role == MachineRole::ControlPlane || !CONTROL_PLANE_ONLY.contains(&repository),
         };
         self.manifest.images(arch).filter(move |artifact| artifact.images.iter().any(runs))
     }

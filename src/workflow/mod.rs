@@ -15,9 +15,11 @@ pub mod kubeconfig;
 pub mod managed;
 mod netboot;
 mod network;
-mod objects;
+pub mod objects;
 pub mod pivot;
 pub mod work_dir;
+
+pub use artifacts::image_name;
 
 use crate::bootstrap::BootstrapCluster;
 use crate::controllers::{Context, Tasks};

@@ -194,8 +194,11 @@ async fn settle_earlier_runs(client: &Client, run: &Run) -> PhaseResult {
             (false, MachineState::Failed | MachineState::Deleting) => {}
             (false, state) => return Err(ObjectsError::Abandoned { machine: name, state }.into()),
             (true, MachineState::Failed) => {
+                let conditions = machine.status.iter().flat_map(|status| &status.conditions);
+                let installed = conditions.into_iter().any(|one| one.type_ == "OsInstalled" && one.status == "True");
+                let state = if installed { MachineState::Installed } else { MachineState::Pending };
                 let fresh = serde_json::json!({ "status": {
-                    "state": MachineState::Pending, "reason": "to be tried again", "failure": null, "attempts": 0,
+                    "state": state, "reason": "to be tried again", "failure": null, "attempts": 0,
                     "joinAttempts": 0, "unreachableSince": null, "replacedBy": null, "since": null,
                 } });
                 let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(fresh)).await;

@@ -4,9 +4,9 @@
 //! that it is complete. The file is written before the bootstrap cluster is deleted: a run that found neither would begin anew.
 
 use super::{Phase, PhaseResult, Run, RunError};
-use crate::api::{ApiError, MetalCluster, MetalMachine, NAMESPACE, secrets};
+use crate::api::{ApiError, MachineRole, MetalCluster, MetalMachine, NAMESPACE, secrets};
 use crate::bootstrap;
-use crate::controllers::workload;
+use crate::controllers::{self, workload};
 use crate::event::EventKind;
 use crate::pivot::Pivot;
 use crate::pivot::fence::Fence;
@@ -56,6 +56,12 @@ impl Phase for Handover {
             workload::administrator_kubeconfig(&name, &format!("{}:{}", endpoint.host, endpoint.port), &authority)?;
         run.work_dir.write_private(KUBECONFIG, text.expose())?;
         let target = kubeconfig::client(&text).await?;
+        if let Some(context) = &run.context {
+            let control_plane = run.request.plan.machines.iter().filter(|one| one.role == MachineRole::ControlPlane);
+            for machine in control_plane {
+                controllers::machine::prepare_again(context, &machine.hostname).await?;
+            }
+        }
         // Two sides that answer the same machines would be worse than none.
         run.stop_services().await;
         let pivot = Pivot { source, target: target.clone(), cluster: name.clone(), events: run.events.clone() };

@@ -1,16 +1,19 @@
 # containerd with systemd's cgroups, the pause image that is there, and the directory that CNI plugins are in. Its own default
 # configuration is what is changed, so that it fits the version that the OS image has.
 config=/etc/containerd/config.toml
+crictl='runtime-endpoint: unix:///run/containerd/containerd.sock'
 wanted() {
     containerd config default | sed -E -e 's/SystemdCgroup = false/SystemdCgroup = true/' \
         -e 's#^( *sandbox_image = ).*#\1"{{ pause }}"#' -e "s#^( *sandbox = ).*#\1'{{ pause }}'#" \
         -e 's#^( *bin_dir = ).*#\1"/opt/cni/bin"#'
 }
 check() {
-    wanted | cmp -s - "$config" && systemctl --quiet is-active containerd && ctr version >/dev/null 2>&1
+    wanted | cmp -s - "$config" && [ "$(cat /etc/crictl.yaml 2>/dev/null)" = "$crictl" ] &&
+        systemctl --quiet is-active containerd && ctr version >/dev/null 2>&1
 }
 apply() {
     mkdir -p /etc/containerd /etc/cni/net.d
+    echo "$crictl" >/etc/crictl.yaml
     wanted >"$config.new"
     mv "$config.new" "$config"
     systemctl --quiet enable containerd

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod controllers;
+mod groups;
+mod kubeadm;
 mod objects;
 mod pivot;
 
@@ -182,11 +184,26 @@ async fn an_existing_cluster_is_used_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kind_without_docker_is_refused_with_the_way_out() {
+async fn kind_holds_the_objects_where_there_is_docker_and_is_refused_with_the_way_out_where_not() {
     let dir = tempfile::tempdir().unwrap();
-    let started = bootstrap::start(METALGATE.as_ref(), &Provider::Kind, &artifacts(), dir.path(), "test").await;
-    match started.err() {
-        Some(error) => assert!(error.to_string().contains("leave the option away"), "{error}"),
-        None => panic!("this test is for machines without Docker"),
+    let name = format!("test-{}", std::process::id());
+    let docker = std::process::Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
+    let kind = std::process::Command::new("kind").arg("version").output().is_ok();
+    match bootstrap::start(METALGATE.as_ref(), &Provider::Kind, &artifacts(), dir.path(), &name).await {
+        Err(error) => {
+            assert!(!(docker && kind), "{error}");
+            assert!(error.to_string().contains("leave the option away"), "{error}");
+        }
+        Ok(cluster) => {
+            crds::apply(&cluster.client()).await.unwrap();
+            let how = PatchParams::apply(api::FIELD_MANAGER).force();
+            let api = objects::<Hardware>(&cluster.client());
+            api.patch("node-1", &how, &Patch::Apply(hardware("/dev/sda"))).await.unwrap();
+            cluster.stop().await;
+            // Found again, with what was written; gone when it is removed.
+            let again = bootstrap::start(METALGATE.as_ref(), &Provider::Kind, &artifacts(), dir.path(), &name).await;
+            objects::<Hardware>(&again.unwrap().client()).get("node-1").await.unwrap();
+            bootstrap::remove(&Provider::Kind, dir.path(), &name).await.unwrap();
+        }
     }
 }

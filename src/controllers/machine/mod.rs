@@ -27,6 +27,7 @@ mod rebooting;
 mod starting;
 
 pub(super) use membership::is_initialized;
+pub use preparing::again as prepare_again;
 
 use super::{Context, ELSEWHERE, ReconcileError, status};
 use crate::api::{
@@ -92,6 +93,15 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Reads a machine by its name.
+    async fn load(context: &Context, name: &str) -> Result<Self, ReconcileError> {
+        let object = context.objects::<MetalMachine>().get(name).await;
+        let object = object.map_err(ApiError::of(format!("MetalMachine {name}")))?;
+        let hardware = load_hardware(context, &object).await?;
+        let status = object.status.clone().unwrap_or_default();
+        Ok(Self { name: name.to_owned(), object: Arc::new(object), hardware, status, node_ready: None })
+    }
+
     /// Writes down what is being done now, in the middle of a state.
     async fn note(&mut self, context: &Context, reason: &str) -> Result<(), ReconcileError> {
         if self.status.reason != reason {
@@ -222,8 +232,8 @@ fn set_conditions(status: &mut MetalMachineStatus, node_ready: Option<bool>) {
     use MachineState::{Failed, Installed};
     let old = std::mem::take(&mut status.conditions);
     let installed = match status.state {
-        // It may have been installed before it failed.
-        Failed => status.os.is_some(),
+        // It may have been installed before it failed: then a later try need not begin anew.
+        Failed => old.iter().any(|condition| condition.type_ == "OsInstalled" && condition.status == "True"),
         state => state >= Installed,
     };
     let known = old.iter().any(|condition| condition.type_ == "NodeReady" && condition.status == "True");
