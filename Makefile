@@ -10,7 +10,7 @@ export METALGATE_CACHE     ?= $(HOME)/.cache/metalgate
 export METALGATE_ARTIFACTS ?= $(METALGATE_CACHE)/artifacts
 export METALGATE_AGENT     ?= $(abspath $(RELEASE))/metalgate-agent
 
-.PHONY: build artifacts demo test fmt clippy clean
+.PHONY: build artifacts demo test cluster-test fmt clippy clean
 
 # Both static binaries.
 build: | toolchain
@@ -33,6 +33,11 @@ demo: artifacts
 # Every check there is; the last line counts them.
 test:
 	@tests/run
+
+# From powered off to a cluster that manages itself, on virtual machines: most of an hour where they are emulated.
+cluster-test: artifacts
+	@tests/setup test
+	METALGATE_BIN=$(abspath $(RELEASE))/metalgate cargo test --locked --test lab -- --ignored --nocapture
 
 fmt:
 	cargo fmt --check

@@ -2,7 +2,7 @@
 
 use super::{Failure, OutputFormat};
 use crate::workflow::apply::{self, Change};
-use crate::workflow::{kubeconfig, work_dir};
+use crate::workflow::kubeconfig;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -13,9 +13,8 @@ pub struct Args {
     /// The inventory
     #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
     hardware_csv: PathBuf,
-    /// The cluster's work directory, if `create` was given one
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
     /// Only print what would change
     #[arg(long)]
     dry_run: bool,
@@ -26,10 +25,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let input = super::validate::load(&args.filename, &args.hardware_csv)?;
     input.warnings.show();
-    let dir = match &args.work_dir {
-        Some(dir) => dir.clone(),
-        None => work_dir::default_path(&input.spec.name)?,
-    };
+    let dir = args.work_dir.of(&input.spec.name)?;
     let client = kubeconfig::self_managed(&dir, &input.spec.name).await.map_err(Failure::Failed)?;
     let changes = apply::changes(&client, &input.spec, &input.machines).await.map_err(Failure::Failed)?;
     match args.output {

@@ -5,7 +5,7 @@ use crate::api::MachineState;
 use crate::bootstrap::Provider;
 use crate::event::EventBus;
 use crate::workflow::board::Board;
-use crate::workflow::work_dir::{self, WorkDir};
+use crate::workflow::work_dir::WorkDir;
 use crate::workflow::{self, Request, journal};
 use crate::{image, plan};
 use clap::Subcommand;
@@ -37,9 +37,8 @@ struct ClusterArgs {
     /// Where kernel, agent, images and binaries lie [default: ~/.cache/metalgate/artifacts]
     #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
     artifacts: Option<PathBuf>,
-    /// Where the cluster's files are kept [default: ~/.local/state/metalgate/NAME]
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
     #[command(flatten)]
     bootstrap: BootstrapArgs,
     #[arg(long, value_enum, default_value_t)]
@@ -81,10 +80,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let What::Cluster(args) = args.what;
     let input = super::validate::load(&args.filename, &args.hardware_csv)?;
     input.warnings.show();
-    let work_path = match &args.work_dir {
-        Some(dir) => dir.clone(),
-        None => work_dir::default_path(&input.spec.name)?,
-    };
+    let work_path = args.work_dir.of(&input.spec.name)?;
     let plan = plan::plan(&input.spec, &input.machines, &recorded(&work_path)?)?;
     if args.dry_run {
         match args.output {

@@ -5,7 +5,7 @@ use crate::event::EventBus;
 use crate::image;
 use crate::workflow::delete::{self, Request};
 use crate::workflow::journal;
-use crate::workflow::work_dir::{self, WorkDir};
+use crate::workflow::work_dir::WorkDir;
 use clap::Subcommand;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -32,9 +32,8 @@ struct ClusterArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// The cluster's work directory, if `create` was given one
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
     /// Where the bootstrap cluster's binaries lie [default: ~/.cache/metalgate/artifacts]
     #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
     artifacts: Option<PathBuf>,
@@ -52,10 +51,7 @@ struct NoSuchCluster {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let What::Cluster(args) = args.what;
-    let dir = match &args.work_dir {
-        Some(dir) => dir.clone(),
-        None => work_dir::default_path(&args.name)?,
-    };
+    let dir = args.work_dir.of(&args.name)?;
     if !dir.join("events.jsonl").exists() {
         return Err(NoSuchCluster { name: args.name, dir }.into());
     }

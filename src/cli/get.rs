@@ -2,9 +2,7 @@
 
 use super::Failure;
 use crate::workflow::kubeconfig;
-use crate::workflow::work_dir;
 use clap::Subcommand;
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,17 +20,13 @@ enum What {
 struct KubeconfigArgs {
     /// The cluster's name, as in its spec
     name: String,
-    /// The cluster's work directory, if `create` was given one
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let What::Kubeconfig(args) = args.what;
-    let dir = match args.work_dir {
-        Some(dir) => dir,
-        None => work_dir::default_path(&args.name)?,
-    };
+    let dir = args.work_dir.of(&args.name)?;
     let text = kubeconfig::current(&dir, &args.name).await.map_err(Failure::Failed)?;
     print!("{}", text.expose());
     Ok(())

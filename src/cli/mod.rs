@@ -18,9 +18,11 @@ mod supervise;
 pub mod validate;
 
 use crate::diagnostic::Diagnostics;
+use crate::workflow::work_dir::{self, WorkDirError};
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +63,21 @@ enum Command {
     Completions(completions::Args),
     /// Print the manual page, or write one page per command into a directory
     Man(man::Args),
+}
+
+/// Where a cluster's files are, for every command that needs them.
+#[derive(clap::Args)]
+pub struct WorkDirArg {
+    /// Where the cluster's files are kept [default: ~/.local/state/metalgate/NAME]
+    #[arg(long = "work-dir", value_name = "DIR")]
+    path: Option<PathBuf>,
+}
+
+impl WorkDirArg {
+    /// The directory of the cluster called `name`.
+    fn of(&self, name: &str) -> Result<PathBuf, WorkDirError> {
+        self.path.clone().map_or_else(|| work_dir::default_path(name), Ok)
+    }
 }
 
 /// How data is written to stdout.

@@ -2,10 +2,9 @@
 
 use super::Failure;
 use crate::api::{ApiError, MachineRole, MetalCluster, NAMESPACE};
-use crate::workflow::{kubeconfig, work_dir};
+use crate::workflow::kubeconfig;
 use kube::Api;
 use kube::api::PostParams;
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -16,23 +15,19 @@ pub struct Args {
     /// How many machines it is to have
     #[arg(long)]
     count: u32,
-    /// The cluster's work directory, if `create` was given one
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let dir = match &args.work_dir {
-        Some(dir) => dir.clone(),
-        None => work_dir::default_path(&args.name)?,
-    };
+    let dir = args.work_dir.of(&args.name)?;
     let client = kubeconfig::self_managed(&dir, &args.name).await.map_err(Failure::Failed)?;
     let mut cluster = kubeconfig::find(&client, &args.name).await?;
     let known: Vec<String> = cluster.spec.groups.iter().map(|group| group.name.clone()).collect();
     let Some(group) = cluster.spec.groups.iter_mut().find(|group| group.name == args.group) else {
         return Err(Failure::Input(format!("error: no group `{}`; there are {}\n", args.group, known.join(", "))));
     };
-    if group.role == MachineRole::ControlPlane && args.count % 2 == 0 {
+    if group.role == MachineRole::ControlPlane && args.count.is_multiple_of(2) {
         let text = format!("error: a control plane has an odd number of machines, not {}\n", args.count);
         return Err(Failure::Input(text));
     }

@@ -8,7 +8,7 @@ use crate::workflow::board::Board;
 use crate::workflow::journal;
 use crate::workflow::managed;
 use crate::workflow::pivot::SELF_MANAGED;
-use crate::workflow::work_dir::{self, WorkDir};
+use crate::workflow::work_dir::WorkDir;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::path::PathBuf;
@@ -18,9 +18,8 @@ use std::time::Duration;
 pub struct Args {
     /// The cluster's name, as in its spec
     name: String,
-    /// The cluster's work directory, if `create` was given one
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    work_dir: super::WorkDirArg,
     /// Show it again every second, until the run ends or the command is interrupted
     #[arg(long, short)]
     watch: bool,
@@ -37,10 +36,7 @@ struct NoSuchCluster {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let dir = match args.work_dir {
-        Some(dir) => dir,
-        None => work_dir::default_path(&args.name)?,
-    };
+    let dir = args.work_dir.of(&args.name)?;
     loop {
         let events = journal::read(&dir)?;
         if events.is_empty() {

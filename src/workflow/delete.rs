@@ -32,7 +32,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// File of the work directory with what is left to be done. Mode 0600: it holds the BMCs' passwords.
 const PLAN: &str = "deleting.json";
 /// For one SSH login.
-const LOGIN: Duration = Duration::from_secs(20);
+const LOGIN: Duration = Duration::from_secs(60);
 /// BMCs that are asked at the same time.
 const PARALLEL: usize = 8;
 

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A machine that is emulated on a busy host takes minutes for what takes a server seconds.
-const LIMIT: Duration = Duration::from_secs(25 * 60);
+const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 fn metalgate() -> String {
     std::env::var("METALGATE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_metalgate").to_owned())
@@ -194,19 +194,20 @@ const MACHINES: [(&str, &str); 2] = [("node1", "10.77.0.10"), ("node2", "10.77.0
 const VIRTUAL_IP: &str = "10.77.0.5";
 
 #[test]
-fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_five_times() {
-    let rack = Rack::up("kills", "uefi,bios,bios");
-    rack.write_files(2, VIRTUAL_IP);
+fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_made_cluster_is_deleted() {
+    let rack = Rack::up("kills", "uefi,bios");
     let dir = rack.dir.path().to_owned();
-    create_killed_five_times(&rack);
+    create_killed_four_times(&rack);
     the_machines_were_installed_once(&rack);
-    let kubectl = Kubectl::of(&rack, &rack.name, &dir);
-    the_cluster_is_whole(&rack, &kubectl);
-    pods_answer_across_nodes(&kubectl);
-    nothing_of_ours_runs_here(&rack);
     secrets_stayed_secret(&rack);
-    a_spare_replaces_a_deleted_machine(&rack, &kubectl);
-    the_cluster_is_deleted(&rack);
+    // What node preparation has put there, by the machine's own word.
+    let prepared = rack
+        .ssh(MACHINES[0].1, "sudo ctr -n k8s.io images ls -q; sysctl -n net.ipv4.ip_forward; kubeadm version -o short");
+    let prepared = String::from_utf8_lossy(&prepared.stdout).into_owned();
+    for wanted in [image("kube-apiserver"), image("manager"), String::from("\n1\n")] {
+        assert!(prepared.contains(&wanted), "{wanted} is not in {prepared}");
+    }
+    the_cluster_is_deleted(&rack, &["node1", "node2"]);
 
     let name = rack.name.clone();
     drop(rack);
@@ -215,7 +216,26 @@ fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_fi
     assert!(!String::from_utf8_lossy(&namespaces.stdout).contains(&name));
 }
 
-fn create_killed_five_times(rack: &Rack) {
+/// The whole of it. Emulated on two processors it takes longer than all other tests together: `make cluster-test` runs it.
+#[test]
+#[ignore = "takes most of an hour where machines are emulated: make cluster-test"]
+fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed() {
+    let rack = Rack::up("whole", "uefi,bios,bios");
+    rack.write_files(2, VIRTUAL_IP);
+    let dir = rack.dir.path().to_owned();
+    create_killed_four_times(&rack);
+    create_killed_in_the_pivot(&rack);
+    the_machines_were_installed_once(&rack);
+    let kubectl = Kubectl::of(&rack, &rack.name, &dir);
+    the_cluster_is_whole(&rack, &kubectl);
+    pods_answer_across_nodes(&kubectl);
+    nothing_of_ours_runs_here(&rack);
+    secrets_stayed_secret(&rack);
+    a_spare_replaces_a_deleted_machine(&rack, &kubectl);
+    the_cluster_is_deleted(&rack, &["node1", "node2", "node3"]);
+}
+
+fn create_killed_four_times(rack: &Rack) {
     let any = |is: &dyn Fn(&EventKind) -> bool| MACHINES.iter().any(|(machine, _)| rack.count(machine, is) > 0);
     rack.create("first")
         .kill_when("the first answer by DHCP", || any(&|kind| matches!(kind, EventKind::Dhcp { reply: Some(_), .. })));
@@ -225,8 +245,11 @@ fn create_killed_five_times(rack: &Rack) {
     rack.create("third")
         .kill_when("a machine starts its own system", || any(&|kind| matches!(kind, EventKind::Rebooting { .. })));
     rack.create("fourth").kill_when("kubeadm init is under way", || {
-        any(&|kind| matches!(kind, EventKind::NodeStep { step, detail } if step == "kubeadm init" && detail.contains("[certs]")))
+        any(&|kind| matches!(kind, EventKind::NodeStep { step, detail } if step == "kubeadm init" && detail.starts_with('[')))
     });
+}
+
+fn create_killed_in_the_pivot(rack: &Rack) {
     let copied = |event: &Event| matches!(&event.kind, EventKind::Count { what, .. } if what.ends_with("receiving"));
     rack.create("fifth").kill_when("the pivot copies objects", || rack.events().iter().any(copied));
     let (code, said) = rack.create("last").end();
@@ -366,13 +389,16 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 }
 
 fn nothing_of_ours_runs_here(rack: &Rack) {
+    let left = rack.ssh(MACHINES[1].1, "sudo ls /var/lib/metalgate/kubeadm");
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(left.contains("done") && !left.contains("config.yaml"), "kubeadm's file with the token is left: {left}");
     let work = rack.work_dir();
     assert_eq!(processes(&work), Vec::<String>::new(), "nothing runs on the admin machine");
     assert!(!work.join("bootstrap").exists(), "the bootstrap cluster is gone");
 }
 
 fn secrets_stayed_secret(rack: &Rack) {
-    for file in ["id_ed25519", "events.jsonl", "known_hosts", "kubeconfig", "machines/node1.log"] {
+    for file in ["id_ed25519", "events.jsonl", "known_hosts", "machines/node1.log"] {
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&rack.work_dir().join(file).metadata().unwrap().permissions());
         assert_eq!(mode & 0o077, 0, "{file} is readable by others");
@@ -390,9 +416,6 @@ fn secrets_stayed_secret(rack: &Rack) {
             assert!(!text.contains(secret), "{secret} is in a log");
         }
     }
-    let left = rack.ssh(MACHINES[1].1, "sudo ls /var/lib/metalgate/kubeadm");
-    let left = String::from_utf8_lossy(&left.stdout).into_owned();
-    assert!(left.contains("done") && !left.contains("config.yaml"), "kubeadm's file with the token is left: {left}");
 }
 
 /// Without the admin machine: it only says that there is a third machine.
@@ -426,26 +449,23 @@ fn a_spare_replaces_a_deleted_machine(rack: &Rack, kubectl: &Kubectl<'_>) {
     kubectl.wait("the cluster says that it is Ready", &ready, |text| text == "True");
 }
 
-fn the_cluster_is_deleted(rack: &Rack) {
+fn the_cluster_is_deleted(rack: &Rack, machines: &[&str]) {
     let refused = rack.metalgate(&["delete", "cluster", &rack.name]);
     assert_eq!(refused.status.code(), Some(2), "it has to ask");
     let deleted = rack.metalgate(&["delete", "cluster", &rack.name, "--yes", "--wipe"]);
     assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
-    for machine in ["node1", "node2", "node3"] {
+    for machine in machines {
         assert_eq!(rack.power(machine), "off", "{machine}");
     }
     assert!(!rack.work_dir().exists());
-    for machine in ["node1", "node3"] {
-        let disk = std::fs::read_dir(rack.files().join(machine)).unwrap().flatten().map(|entry| entry.path());
-        let disk = disk.into_iter().find(|path| path.extension().is_some_and(|end| end == "qcow2")).unwrap();
-        let table = Command::new("qemu-img")
-            .args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=34"])
-            .arg(format!("if={}", disk.display()))
-            .arg(format!("of={}", rack.dir.path().join("table").display()))
-            .output()
-            .unwrap();
-        assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
-        let table = std::fs::read(rack.dir.path().join("table")).unwrap();
+    // The first and the last one had a system that answered SSH: nothing would start from their disks now.
+    for machine in [machines[0], machines[machines.len() - 1]] {
+        let (disk, table) = (rack.files().join(machine).join("disk.qcow2"), rack.dir.path().join("table"));
+        let mut read = Command::new("qemu-img");
+        read.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=34"]);
+        let read = read.arg(format!("if={}", disk.display())).arg(format!("of={}", table.display())).output().unwrap();
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        let table = std::fs::read(table).unwrap();
         assert!(table.iter().all(|byte| *byte == 0), "{machine} has a partition table");
     }
 }
