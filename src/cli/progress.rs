@@ -229,7 +229,7 @@ mod tests {
         );
         assert_eq!(
             timeline(&board),
-            "seconds since power-on       DHCP       TFTP       iPXE     kernel      agent      image     reboot  first SSH      image on disk\n\
+            "seconds since power-on       DHCP       TFTP       iPXE     kernel      agent      image     reboot  first SSH   prepared     joined      Ready      image on disk\n\
              node-1                          -          -          -          -          -        9.0          -          -          -          -          -  1.00 kB at 500 B/s\n"
         );
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");

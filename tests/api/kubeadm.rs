@@ -82,12 +82,15 @@ fn kubeadm_takes_our_configurations() {
         let root = dir.path().join(name);
         place(step, &root);
         let config = root.join("var/lib/metalgate/kubeadm/config.yaml");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&config.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        // kubeadm looks whether the file is there.
+        let text = std::fs::read_to_string(&config).unwrap();
+        let moved = text.replace("\"/var/lib/metalgate", &format!("\"{}/var/lib/metalgate", root.display()));
+        std::fs::write(&config, moved).unwrap();
         let judged = Command::new(&program).args(["config", "validate", "--config"]).arg(&config).output().unwrap();
         let said = String::from_utf8_lossy(&judged.stderr).into_owned();
         assert!(judged.status.success() && !said.contains("unknown field"), "{name}: {said}");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&config.metadata().unwrap().permissions());
-        assert_eq!(mode & 0o777, 0o600, "{name}");
-        let text = std::fs::read_to_string(&config).unwrap();
         assert!(text.contains("dedicated") && text.contains("10.0.0.11"), "{text}");
         let pod = root.join("etc/kubernetes/manifests/kube-vip.yaml");
         assert_eq!(pod.exists(), *name != "join", "only control planes hold the virtual address");

@@ -76,7 +76,7 @@ async fn killed(pivot: &Pivot, at: fn(&str, u64) -> bool) -> bool {
         loop {
             match events.recv().await {
                 Ok(event) => match &event.kind {
-                    EventKind::Progress { what, done, .. } if at(what, *done) => return,
+                    EventKind::Count { what, done, .. } if at(what, *done) => return,
                     _ => {}
                 },
                 Err(RecvError::Lagged(_)) => {}
