@@ -1,7 +1,7 @@
 //! metalgate turns a rack of powered-off servers into a Kubernetes cluster with an API gateway in front.
 //!
 //! ```text
-//! spec + inventory -> plan -> bootstrap -> netboot + power -> agent -> node
+//! spec + inventory -> plan -> bootstrap -> netboot + power -> agent -> node -> pivot -> manager
 //! ```
 
 pub mod agent;
