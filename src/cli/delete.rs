@@ -63,14 +63,15 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let (cluster, wipe) = (args.name, args.wipe);
     let (metalgate, bootstrap) = (std::env::current_exe()?, args.bootstrap.into());
     let request = Request { cluster, wipe, artifacts, metalgate, bootstrap };
-    let machines = delete::machines(&request, &work_dir).await.map_err(Failure::Failed)?;
+    let plan = delete::plan(&request, &work_dir).await.map_err(Failure::Failed)?;
+    let machines = plan.machines();
     if !args.yes {
         confirm(&request, &machines)?;
     }
     let events = EventBus::default();
     let journal = journal::start(&dir, &events)?;
     let display = progress::start(&events);
-    let result = delete::run(&request, &work_dir, &events).await;
+    let result = delete::run(&request, plan, &work_dir, &events).await;
     drop(events);
     display.await?;
     let _ = tokio::task::spawn_blocking(move || journal.join()).await?;

@@ -76,9 +76,9 @@ struct Access {
     password: Secret<String>,
 }
 
-/// The whole of it.
+/// What is done to which machine, and what of it was done.
 #[derive(Serialize, Deserialize)]
-struct Plan {
+pub struct Plan {
     #[serde(serialize_with = "serialize_exposed")]
     ssh_key: Secret<String>,
     machines: Vec<Doomed>,
@@ -92,15 +92,16 @@ struct Plan {
 )]
 pub struct Left(BTreeMap<String, String>);
 
-/// The machines that [`run`] would touch, by name; for the question that comes first.
-pub async fn machines(request: &Request, work_dir: &WorkDir) -> Result<Vec<String>, Error> {
-    let plan = plan(request, work_dir).await?;
-    Ok(plan.machines.iter().filter(|machine| !machine.done).map(|machine| machine.name.clone()).collect())
+impl Plan {
+    /// The machines that [`run`] will touch, by name; for the question that comes first.
+    pub fn machines(&self) -> Vec<String> {
+        self.machines.iter().filter(|machine| !machine.done).map(|machine| machine.name.clone()).collect()
+    }
 }
 
-/// Deletes the cluster, and its files in the work directory.
-pub async fn run(request: &Request, work_dir: &WorkDir, events: &EventBus) -> Result<(), Error> {
-    let mut plan = plan(request, work_dir).await?;
+/// Deletes the cluster, and its files in the work directory. From here on a run that was killed is continued with this plan.
+pub async fn run(request: &Request, mut plan: Plan, work_dir: &WorkDir, events: &EventBus) -> Result<(), Error> {
+    work_dir.write_private(PLAN, &serde_json::to_string(&plan)?)?;
     if work_dir.join(SELF_MANAGED).exists() {
         // It would install again what we take away. A cluster that does not answer has no manager that could.
         if let Err(error) = stop_manager(work_dir).await {
@@ -134,8 +135,8 @@ pub async fn run(request: &Request, work_dir: &WorkDir, events: &EventBus) -> Re
     Ok(work_dir.clear()?)
 }
 
-/// The plan of an earlier run, or a new one.
-async fn plan(request: &Request, work_dir: &WorkDir) -> Result<Plan, Error> {
+/// The plan of an earlier run, or a new one; nothing is done yet, and nothing written.
+pub async fn plan(request: &Request, work_dir: &WorkDir) -> Result<Plan, Error> {
     if let Ok(text) = std::fs::read_to_string(work_dir.join(PLAN)) {
         return Ok(serde_json::from_str(&text)?);
     }
@@ -150,15 +151,15 @@ async fn plan(request: &Request, work_dir: &WorkDir) -> Result<Plan, Error> {
         started.stop().await;
         plan?
     };
-    work_dir.write_private(PLAN, &serde_json::to_string(&plan)?)?;
     Ok(plan)
 }
 
 async fn read(client: &Client, name: &str) -> Result<Plan, Error> {
     let clusters: Api<MetalCluster> = Api::namespaced(client.clone(), NAMESPACE);
-    // A run that was killed early has written no objects.
-    let found = clusters.get_opt(name).await;
-    let Ok(Some(cluster)) = found else {
+    // A run that was killed early has written no objects. Only that means that there are no machines: an API server that does
+    // not answer says nothing, and its machines must not be forgotten.
+    let found = clusters.get_opt(name).await.map_err(ApiError::of(format!("MetalCluster {name}")))?;
+    let Some(cluster) = found else {
         let (ssh_key, _) = crate::node::ssh::generate_ed25519()?;
         return Ok(Plan { ssh_key, machines: Vec::new() });
     };

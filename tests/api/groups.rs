@@ -117,6 +117,14 @@ async fn groups_get_their_machines_spares_take_over_and_what_is_too_much_goes() 
     let gone = objects::<MetalMachine>(&client).get("node-10").await.unwrap();
     assert!(gone.metadata.deletion_timestamp.is_some() && gone.annotations().contains_key(SURPLUS_ANNOTATION));
     assert_eq!(machines(&client).await, [own("control-plane", "node-1"), own("md-0", "node-2"), own("md-0", "node-4")]);
+
+    // A group that is gone takes its machines with it, the failed one too.
+    let api = objects::<MetalCluster>(&client);
+    let mut without = api.get(CLUSTER).await.unwrap();
+    without.spec.groups.truncate(1);
+    api.replace(CLUSTER, &PostParams::default(), &without).await.unwrap();
+    step(&context).await;
+    assert_eq!(machines(&client).await, [own("control-plane", "node-1")]);
     bootstrap.stop().await;
 }
 

@@ -38,8 +38,13 @@ pub async fn keep(
                 replace(context, &failed.name_any(), &hardware).await?;
             }
         }
-        remove_surplus(context, group, live).await?;
+        remove_surplus(context, group.role, group.count as usize, live).await?;
     }
+    // Machines of groups that the spec no longer has. The control plane's group is always there.
+    let known: BTreeSet<&str> = cluster.spec.groups.iter().map(|group| group.name.as_str()).collect();
+    let orphans = machines.iter().filter(|machine| !known.contains(machine.spec.group.as_str()));
+    let orphans = orphans.filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect();
+    remove_surplus(context, MachineRole::Worker, 0, orphans).await?;
     Ok(lacking)
 }
 
@@ -127,11 +132,12 @@ async fn replace(context: &Context, failed: &str, by: &str) -> Result<(), Reconc
 /// Workers that were begun last go first; of a control plane one at a time.
 async fn remove_surplus(
     context: &Context,
-    group: &MachineGroup,
+    role: MachineRole,
+    count: usize,
     mut live: Vec<&MetalMachine>,
 ) -> Result<(), ReconcileError> {
-    let surplus = live.len().saturating_sub(group.count as usize);
-    let surplus = if group.role == MachineRole::ControlPlane { surplus.min(1) } else { surplus };
+    let surplus = live.len().saturating_sub(count);
+    let surplus = if role == MachineRole::ControlPlane { surplus.min(1) } else { surplus };
     live.sort_by(|one, other| state(one).cmp(&state(other)).then(by_name(&other.name_any(), &one.name_any())));
     for machine in live.into_iter().take(surplus) {
         let name = machine.name_any();

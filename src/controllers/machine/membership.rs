@@ -25,8 +25,10 @@ impl ControlPlane {
         Ok(Self(all.into_iter().filter(member).collect()))
     }
 
+    /// A node that is being removed counts: while it is there, nobody may make a second cluster.
     fn is_there(&self) -> bool {
-        self.0.iter().any(|machine| matches!(state(machine), MachineState::Starting | MachineState::Ready))
+        use MachineState::{Deleting, Ready, Starting};
+        self.0.iter().any(|machine| matches!(state(machine), Starting | Ready | Deleting))
     }
 
     /// The one that makes the cluster: whoever has begun, else the first by name.
