@@ -6,6 +6,8 @@
 
 use super::rack::{Accelerator, BiosPxe, Rack, RackMachine};
 use crate::hardware::BootMode;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,15 @@ use std::path::{Path, PathBuf};
 /// cmpxchg16b, because QEMU 7.2 translates it with broken flags, and current kernels use it in their allocator: they die with
 /// a double fault at their first start. Without the two features that QEMU would warn of.
 pub const EMULATED_CPU: &str = "Opteron_G3,-cx16,-svm,-misalignsse";
+
+/// What an emulated machine's kernel is told through its firmware: a credential (SMBIOS type 11, systemd.system-credentials(7)) that
+/// systemd-tmpfiles reads at the start of the system. Each switch between processes throws away what the emulator knows of the
+/// address space, so time slices of the usual millisecond leave two thirds of the time to the emulator itself: kubeadm then runs
+/// into its own limits. With slices of 100 ms it takes less than half as long. Systems without systemd ignore it.
+const LONG_SLICES: &str = "\
+w /sys/kernel/debug/sched/base_slice_ns - - - - 100000000
+w /sys/kernel/debug/sched/features - - - - NO_WAKEUP_PREEMPTION
+";
 
 /// What a start of the machine begins from. Whatever it is, the disk comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +84,13 @@ pub fn arguments(
     args.add("-machine", "q35,graphics=off");
     match rack.accelerator {
         Accelerator::Kvm => args.add("-accel", "kvm").add("-cpu", "host"),
-        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=1024").add("-cpu", EMULATED_CPU),
+        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=1024").add("-cpu", EMULATED_CPU).add(
+            "-smbios",
+            format!(
+                "type=11,value=io.systemd.credential.binary:tmpfiles.extra={}",
+                BASE64_STANDARD.encode(LONG_SLICES)
+            ),
+        ),
     };
     args.add("-smp", rack.cpus_of(machine).to_string()).add("-m", rack.memory_mib.to_string());
     args.add("-uuid", machine.uuid.to_string());
@@ -223,6 +240,16 @@ mod tests {
     fn a_comma_in_a_path_is_doubled() {
         let disk = line(1, BootSource::Disk, RackOptions { dir: "/labs/a,b".into(), ..options() });
         assert!(disk.contains("file=/labs/a,,b/node2/disk.qcow2"), "{disk}");
+    }
+
+    #[test]
+    fn an_emulated_kernel_is_told_to_switch_rarely() {
+        let credential =
+            "-smbios type=11,value=io.systemd.credential.binary:tmpfiles.extra=dyAvc3lzL2tlcm5lbC9kZWJ1Zy9z";
+        let emulated = line(1, BootSource::Disk, RackOptions { accelerator: Accelerator::Tcg, ..options() });
+        assert!(emulated.contains(credential), "{emulated}");
+        let virtual_machine = line(1, BootSource::Disk, RackOptions { accelerator: Accelerator::Kvm, ..options() });
+        assert!(!virtual_machine.contains("type=11"), "{virtual_machine}");
     }
 
     #[test]

@@ -201,8 +201,10 @@ fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_mad
     the_machines_were_installed_once(&rack);
     secrets_stayed_secret(&rack);
     // What node preparation has put there, by the machine's own word.
-    let prepared = rack
-        .ssh(MACHINES[0].1, "sudo ctr -n k8s.io images ls -q; sudo sysctl -n net.ipv4.ip_forward; kubeadm version -o short");
+    let prepared = rack.ssh(
+        MACHINES[0].1,
+        "sudo ctr -n k8s.io images ls -q; sudo sysctl -n net.ipv4.ip_forward; kubeadm version -o short",
+    );
     let prepared = String::from_utf8_lossy(&prepared.stdout).into_owned();
     for wanted in [image("kube-apiserver"), image("manager"), String::from("\n1\n")] {
         assert!(prepared.contains(&wanted), "{wanted} is not in {prepared}");
