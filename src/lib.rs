@@ -26,5 +26,6 @@ pub mod plan;
 pub mod power;
 pub mod secret;
 pub mod spec;
+pub mod template;
 pub mod tls;
 pub mod workflow;

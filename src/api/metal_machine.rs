@@ -132,6 +132,20 @@ pub struct MetalMachineStatus {
     pub epoch: u64,
 }
 
+impl MetalMachine {
+    /// Its state; one that nobody has looked at yet is Pending.
+    pub fn state(&self) -> MachineState {
+        self.status.as_ref().map(|status| status.state).unwrap_or_default()
+    }
+}
+
+impl MetalMachineStatus {
+    /// Whether it has a system of ours on its disk, also if it has failed since.
+    pub fn is_os_installed(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.type_ == "OsInstalled" && condition.status == "True")
+    }
+}
+
 /// Hashes (SHA-256, hexadecimal) of the credentials of one boot; the credentials themselves are stored nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,7 @@
 //! The Secrets beside the objects: SSH keys, and the authorities and keys that make a cluster. Each is made once and kept.
 
-use super::{ApiError, CLUSTER_LABEL, NAMESPACE};
+use super::{ApiError, BmcRef, CLUSTER_LABEL, NAMESPACE};
+use crate::inventory::BmcAccess;
 use crate::node::kubeadm::Authorities;
 use crate::node::ssh::{self, SshError};
 use crate::pki::{Authority, Identity, PkiError};
@@ -90,6 +91,15 @@ pub async fn read_key(client: &Client, name: &str) -> Result<KeyPair, SecretsErr
 
 fn key_pair(data: &Data) -> Option<KeyPair> {
     Some(KeyPair { private: Secret::new(text(data, "hostKey")?), public: text(data, "hostKey.pub")? })
+}
+
+/// How to reach a machine's BMC, with the account from its Secret.
+pub async fn bmc_access(client: &Client, bmc: &BmcRef) -> Result<BmcAccess, SecretsError> {
+    let data = find(client, &bmc.credentials).await?.unwrap_or_default();
+    let field =
+        |field| text(&data, field).ok_or_else(|| SecretsError::Missing { name: bmc.credentials.clone(), field });
+    let (username, password) = (field("username")?, Secret::new(field("password")?));
+    Ok(BmcAccess { kind: bmc.kind, url: bmc.url.clone(), username, password })
 }
 
 /// The authorities and keys of `cluster`; what is not there yet is made and stored.

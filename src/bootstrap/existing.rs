@@ -70,27 +70,12 @@ pub async fn connect(path: &Path) -> Result<BootstrapCluster, ExistingError> {
     Ok(BootstrapCluster { client, kubeconfig: path.to_owned(), running })
 }
 
-/// A client for a kubeconfig's current context.
+/// A client for a kubeconfig's current context. Unlike our own kubeconfigs, a user's may name a proxy.
 async fn client(path: &Path) -> Result<Client, ExistingError> {
-    let config = config(path).await?;
-    client_of(path, config)
-}
-
-/// The same for a server on loopback, which no HTTPS_PROXY of the user's is asked for.
-pub(super) async fn loopback_client(path: &Path) -> Result<Client, ExistingError> {
-    let mut config = config(path).await?;
-    config.proxy_url = None;
-    client_of(path, config)
-}
-
-async fn config(path: &Path) -> Result<Config, ExistingError> {
+    crate::tls::install_provider();
     let failed = |source| ExistingError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
-}
-
-fn client_of(path: &Path, config: Config) -> Result<Client, ExistingError> {
-    crate::tls::install_provider();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
     let unusable = |source| ExistingError::Client { path: path.to_owned(), source: Box::new(source) };
     Client::try_from(config).map_err(unusable)
 }

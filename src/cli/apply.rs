@@ -2,7 +2,7 @@
 
 use super::{Failure, OutputFormat};
 use crate::workflow::apply::{self, Change};
-use crate::workflow::kubeconfig;
+use crate::workflow::managed;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let input = super::validate::load(&args.filename, &args.hardware_csv)?;
     input.warnings.show();
     let dir = args.work_dir.of(&input.spec.name)?;
-    let client = kubeconfig::self_managed(&dir, &input.spec.name).await.map_err(Failure::Failed)?;
+    let client = managed::client(&dir, &input.spec.name).await.map_err(Failure::Failed)?;
     let changes = apply::changes(&client, &input.spec, &input.machines).await.map_err(Failure::Failed)?;
     match args.output {
         OutputFormat::Text if changes.is_empty() => println!("nothing changes"),

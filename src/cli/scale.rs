@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::api::{ApiError, MachineRole, MetalCluster, NAMESPACE};
-use crate::workflow::kubeconfig;
+use crate::workflow::managed;
 use kube::Api;
 use kube::api::PostParams;
 
@@ -21,8 +21,8 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let dir = args.work_dir.of(&args.name)?;
-    let client = kubeconfig::self_managed(&dir, &args.name).await.map_err(Failure::Failed)?;
-    let mut cluster = kubeconfig::find(&client, &args.name).await?;
+    let client = managed::client(&dir, &args.name).await.map_err(Failure::Failed)?;
+    let mut cluster = managed::find(&client, &args.name).await?;
     let known: Vec<String> = cluster.spec.groups.iter().map(|group| group.name.clone()).collect();
     let Some(group) = cluster.spec.groups.iter_mut().find(|group| group.name == args.group) else {
         return Err(Failure::Input(format!("error: no group `{}`; there are {}\n", args.group, known.join(", "))));

@@ -7,10 +7,10 @@ use crate::agent::protocol::Seed;
 use crate::api::{ApiError, Hardware, MetalCluster, MetalMachine};
 use crate::node::ssh;
 use crate::secret::Secret;
+use crate::template;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use minijinja::syntax::SyntaxConfig;
+use minijinja::context;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior, context};
 
 const META_DATA: &str = include_str!("../../templates/cloud-init/meta-data");
 const USER_DATA: &str = include_str!("../../templates/cloud-init/user-data");
@@ -64,15 +64,10 @@ fn files(given: &Given<'_>, hardware: &Hardware, cluster: &MetalCluster) -> Resu
         users => Serde(&cluster.spec.users),
         hardware => Serde(&hardware.spec),
     };
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Lines that hold only a block tag leave no line behind.
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
-    environment.set_syntax(syntax);
     Ok(Seed {
-        meta_data: environment.render_str(META_DATA, &values)?,
-        user_data: Secret::new(environment.render_str(USER_DATA, &values)?),
-        network_config: environment.render_str(NETWORK_CONFIG, &values)?,
+        meta_data: template::render(META_DATA, &values)?,
+        user_data: Secret::new(template::render(USER_DATA, &values)?),
+        network_config: template::render(NETWORK_CONFIG, &values)?,
     })
 }
 

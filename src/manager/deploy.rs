@@ -2,7 +2,7 @@
 
 use crate::api::apply::{self, ApplyError};
 use crate::api::{MachineRole, MetalCluster, NAMESPACE};
-use crate::node::script;
+use crate::template;
 use kube::{Client, ResourceExt};
 use minijinja::context;
 
@@ -33,8 +33,8 @@ pub async fn apply(client: &Client, cluster: &MetalCluster, image: &str) -> Resu
         // One acts, the others wait; more than two wait for nothing.
         replicas => nodes.min(2), port => PROBE_PORT,
     };
-    let text = script::render(TEMPLATE, &values)?;
-    let documents = serde_saphyr::from_multiple::<serde_json::Value>(text.expose()).map_err(Box::new)?;
+    let text = template::render(TEMPLATE, &values)?;
+    let documents = serde_saphyr::from_multiple::<serde_json::Value>(&text).map_err(Box::new)?;
     for document in documents {
         apply::document(client, document).await?;
     }

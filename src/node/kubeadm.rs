@@ -4,12 +4,13 @@
 //! passed around. Tokens stand in files of mode 0600 that are removed with kubeadm's end.
 
 use super::prepare::{PrepareError, step};
-use super::script::{self, Step};
+use super::script::Step;
 use super::supplies::Supplies;
 use crate::api::{MachineRole, MetalClusterSpec};
 use crate::hardware::Arch;
 use crate::pki::Identity;
 use crate::secret::Secret;
+use crate::template;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minijinja::value::Serde;
@@ -191,8 +192,8 @@ impl Node<'_> {
         context! { name => self.name, address => self.address.to_string(), taints => Serde(taints) }
     }
 
-    fn render(&self, title: &'static str, template: &str, values: Value) -> Result<Secret<String>, PrepareError> {
-        script::render(template, &values).map_err(|source| PrepareError::Template { title, source })
+    fn render(&self, title: &'static str, text: &str, values: Value) -> Result<Secret<String>, PrepareError> {
+        template::render(text, &values).map(Secret::new).map_err(|source| PrepareError::Template { title, source })
     }
 
     fn step(&self, title: &'static str, command: &str, options: &str, files: Vec<File>) -> Result<Step, PrepareError> {

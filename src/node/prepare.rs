@@ -1,10 +1,12 @@
 //! Preparing a machine for kubeadm: kernel settings, files from us, programs, containerd, container images, kubelet's service.
 
-use super::script::{self, Step};
+use super::script::Step;
 use super::supplies::{NodeFile, Supplies};
 use crate::api::{MachineRole, OsImage};
 use crate::hardware::Arch;
 use crate::image::manifest::ManifestError;
+use crate::secret::Secret;
+use crate::template;
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use std::time::Duration;
@@ -115,7 +117,7 @@ pub fn wipe() -> Result<Step, PrepareError> {
 }
 
 /// A step, filled in.
-pub(super) fn step(title: &'static str, template: &str, limit: Duration, values: Value) -> Result<Step, PrepareError> {
-    let script = script::render(template, &values).map_err(|source| PrepareError::Template { title, source })?;
-    Ok(Step { title, script, limit })
+pub(super) fn step(title: &'static str, text: &str, limit: Duration, values: Value) -> Result<Step, PrepareError> {
+    let script = template::render(text, &values).map_err(|source| PrepareError::Template { title, source })?;
+    Ok(Step { title, script: Secret::new(script), limit })
 }

@@ -2,8 +2,6 @@
 
 use super::ssh::{Session, SshError};
 use crate::secret::Secret;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior, Value};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -80,16 +78,6 @@ impl StepError {
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Ssh { .. })
     }
-}
-
-/// Fills in a template; a value that it names and does not get is an error.
-pub fn render(template: &str, values: &Value) -> Result<Secret<String>, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Lines that hold only a block tag leave no line behind.
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
-    environment.set_syntax(syntax);
-    environment.render_str(template, values).map(Secret::new)
 }
 
 impl Step {

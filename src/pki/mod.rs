@@ -228,14 +228,12 @@ impl Identity {
 pub fn keep_signing_key(dir: &Path, name: &str) -> Result<(), PkiError> {
     let (key_path, public_path) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pub")));
     let kept = std::fs::read_to_string(&key_path).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
-    let make = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
-    let failed = |source| PkiError::Make { subject: name.to_owned(), source };
-    let key = match kept {
-        Some(key) => key,
-        None => make().map_err(failed)?,
+    let identity = match kept {
+        Some(key) => Identity { cert: key.public_key_pem(), key: Secret::new(key.serialize_pem()) },
+        None => signing_key()?,
     };
-    write(&key_path, &key.serialize_pem(), 0o600)?;
-    write(&public_path, &key.public_key_pem(), 0o644)
+    write(&key_path, identity.key.expose(), 0o600)?;
+    write(&public_path, &identity.cert, 0o644)
 }
 
 /// A key pair for signing Kubernetes' service account tokens: `cert` is the public key.

@@ -1,7 +1,7 @@
 //! The files' changes for a cluster that manages itself: Hardware, and the counts, labels and selectors of its groups. What
 //! cannot be changed of a cluster that runs is refused, all of it at once.
 
-use super::kubeconfig;
+use super::managed;
 use super::objects;
 use crate::api::{Hardware, MetalCluster, MetalClusterSpec, NAMESPACE};
 use crate::inventory::Machine;
@@ -117,7 +117,7 @@ async fn both(
     spec: &ClusterSpec,
     machines: &[Machine],
 ) -> Result<(MetalCluster, MetalCluster), Error> {
-    let old = kubeconfig::find(client, &spec.name).await?;
+    let old = managed::find(client, &spec.name).await?;
     // The name says the sum and the format, so it differs exactly when the image does.
     let mut new = objects::cluster(spec, machines, &super::artifacts::image_name(&spec.os.image));
     // A machine that has the endpoint's address may have left the inventory.

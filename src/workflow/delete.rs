@@ -4,7 +4,7 @@
 //! switch every machine off is written down first, because the objects go with the control plane; a run that was killed is
 //! continued with that file.
 
-use super::kubeconfig;
+use super::managed;
 use super::pivot::SELF_MANAGED;
 use super::work_dir::WorkDir;
 use crate::api::{ApiError, Hardware, MachineRole, MachineState, MetalCluster, MetalMachine, NAMESPACE, secrets};
@@ -18,7 +18,6 @@ use crate::power;
 use crate::secret::{Secret, serialize_exposed};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,7 @@ use std::time::Duration;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// File of the work directory with what is left to be done. Mode 0600: it holds the BMCs' passwords.
-const PLAN: &str = "deleting.json";
+pub(super) const PLAN: &str = "deleting.json";
 /// For one SSH login.
 const LOGIN: Duration = Duration::from_secs(60);
 /// BMCs that are asked at the same time.
@@ -74,6 +73,12 @@ struct Access {
     username: String,
     #[serde(serialize_with = "serialize_exposed")]
     password: Secret<String>,
+}
+
+impl From<BmcAccess> for Access {
+    fn from(BmcAccess { kind, url, username, password }: BmcAccess) -> Self {
+        Self { kind, url, username, password }
+    }
 }
 
 /// What is done to which machine, and what of it was done.
@@ -141,7 +146,7 @@ pub async fn plan(request: &Request, work_dir: &WorkDir) -> Result<Plan, Error> 
         return Ok(serde_json::from_str(&text)?);
     }
     let plan = if work_dir.join(SELF_MANAGED).exists() {
-        read(&kubeconfig::self_managed(work_dir.path(), &request.cluster).await?, &request.cluster).await?
+        read(&managed::client(work_dir.path(), &request.cluster).await?, &request.cluster).await?
     } else {
         let manifest = Manifest::load(&request.artifacts)?;
         let started =
@@ -176,29 +181,23 @@ async fn read(client: &Client, name: &str) -> Result<Plan, Error> {
         let hardware = &machine.spec.hardware;
         let hardware = Api::<Hardware>::namespaced(client.clone(), NAMESPACE).get(hardware).await;
         let hardware = hardware.map_err(ApiError::of(format!("Hardware {}", machine.spec.hardware)))?;
+        let bmc = match &hardware.spec.bmc {
+            Some(bmc) => Some(secrets::bmc_access(client, bmc).await?.into()),
+            None => None,
+        };
         doomed.push(Doomed {
             name: machine.name_any(),
             address: hardware.spec.address.addr(),
             worker: machine.spec.role == MachineRole::Worker,
-            installed: status.state >= MachineState::Installed && status.state <= MachineState::Ready,
+            installed: status.is_os_installed(),
             user: user.clone(),
             host_key: secrets::read_key(client, &machine.spec.host_key).await.ok().map(|key| key.public),
-            bmc: access(client, &hardware).await?,
+            bmc,
             done: false,
         });
     }
     let ssh_key = secrets::read_key(client, secrets::INSTALLER_KEY).await?.private;
     Ok(Plan { ssh_key, machines: doomed })
-}
-
-async fn access(client: &Client, hardware: &Hardware) -> Result<Option<Access>, Error> {
-    let Some(bmc) = &hardware.spec.bmc else { return Ok(None) };
-    let secret = Api::<KubeSecret>::namespaced(client.clone(), NAMESPACE).get(&bmc.credentials).await;
-    let data = secret.map_err(ApiError::of(format!("Secret {}", bmc.credentials)))?.data.unwrap_or_default();
-    let text =
-        |field: &str| data.get(field).map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
-    let (username, password) = (text("username"), Secret::new(text("password")));
-    Ok(Some(Access { kind: bmc.kind, url: bmc.url.clone(), username, password }))
 }
 
 async fn stop_manager(work_dir: &WorkDir) -> Result<(), Error> {

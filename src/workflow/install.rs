@@ -74,10 +74,9 @@ async fn settled(client: &Client, name: &str) -> PhaseResult {
         if is("Ready", "True") && is("NetworkApplied", "True") {
             return Ok(());
         }
-        let state = |machine: &MetalMachine| machine.status.as_ref().map(|status| status.state).unwrap_or_default();
-        let moves = all.iter().any(|machine| !matches!(state(machine), MachineState::Ready | MachineState::Failed));
+        let moves = all.iter().any(|machine| !matches!(machine.state(), MachineState::Ready | MachineState::Failed));
         if !moves && is("GroupsComplete", "False") {
-            let failed = all.iter().filter(|machine| state(machine) == MachineState::Failed);
+            let failed = all.iter().filter(|machine| machine.state() == MachineState::Failed);
             let reason = |machine: &MetalMachine| machine.status.as_ref().map(|status| status.reason.clone());
             let failed = failed.map(|machine| (machine.name_any(), reason(machine).unwrap_or_default())).collect();
             return Err(NotReady { total: all.items.len(), failed }.into());

@@ -128,6 +128,11 @@ pub enum RunError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A deletion was begun: its machines are being switched off, and some are wiped already.
+    #[error(
+        "the cluster is being deleted: `metalgate delete cluster {0}` goes on with that, and then it can be made anew"
+    )]
+    BeingDeleted(String),
     /// The user interrupted it.
     #[error("interrupted; the same command continues where this run stood")]
     Interrupted,
@@ -146,6 +151,9 @@ pub async fn create(
     events: EventBus,
     cancel: CancellationToken,
 ) -> Result<(), RunError> {
+    if work_dir.join(delete::PLAN).exists() {
+        return Err(RunError::BeingDeleted(request.spec.name));
+    }
     let services = CancellationToken::new();
     let mut run = Run {
         request,

@@ -5,7 +5,7 @@ use super::{Phase, PhaseResult, Run, RunError};
 use crate::api::secrets::{self, INSTALLER_KEY, KeyPair, host_key_name, metadata, secret};
 use crate::api::{
     self, ApiError, BmcRef, FIELD_MANAGER, Hardware, HardwareSpec, MachineGroup, MachineRole, MachineState,
-    MetalCluster, MetalClusterSpec, MetalMachine, NAMESPACE, OsImage, Provisioning,
+    MetalCluster, MetalClusterSpec, MetalMachine, MetalMachineStatus, NAMESPACE, OsImage, Provisioning,
 };
 use crate::controllers::cluster::groups;
 use crate::inventory::Machine;
@@ -183,9 +183,8 @@ async fn settle_earlier_runs(client: &Client, run: &Run) -> PhaseResult {
     let machines = api.list(&ListParams::default()).await.map_err(ApiError::of("the list of MetalMachines"))?;
     for machine in machines {
         let name = machine.metadata.name.clone().unwrap_or_default();
-        let state = machine.status.as_ref().map(|status| status.state).unwrap_or_default();
         let planned = run.request.plan.machines.iter().any(|planned| planned.hostname == name);
-        match (planned, state) {
+        match (planned, machine.state()) {
             (false, MachineState::Pending) => {
                 let delete = api.delete(&name, &Default::default()).await;
                 delete.map_err(ApiError::of(format!("the removal of MetalMachine {name}")))?;
@@ -194,8 +193,7 @@ async fn settle_earlier_runs(client: &Client, run: &Run) -> PhaseResult {
             (false, MachineState::Failed | MachineState::Deleting) => {}
             (false, state) => return Err(ObjectsError::Abandoned { machine: name, state }.into()),
             (true, MachineState::Failed) => {
-                let conditions = machine.status.iter().flat_map(|status| &status.conditions);
-                let installed = conditions.into_iter().any(|one| one.type_ == "OsInstalled" && one.status == "True");
+                let installed = machine.status.as_ref().is_some_and(MetalMachineStatus::is_os_installed);
                 let state = if installed { MachineState::Installed } else { MachineState::Pending };
                 let fresh = serde_json::json!({ "status": {
                     "state": state, "reason": "to be tried again", "failure": null, "attempts": 0,

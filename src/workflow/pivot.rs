@@ -3,7 +3,7 @@
 //! Killed anywhere, the next run goes on: the fence on both sides says how far the move came, and a file in the work directory
 //! that it is complete. The file is written before the bootstrap cluster is deleted: a run that found neither would begin anew.
 
-use super::{Phase, PhaseResult, Run, RunError};
+use super::{Phase, PhaseResult, Run, RunError, managed};
 use crate::api::{ApiError, MachineRole, MetalCluster, MetalMachine, NAMESPACE, secrets};
 use crate::bootstrap;
 use crate::controllers::{self, workload};
@@ -66,8 +66,7 @@ impl Phase for Handover {
         run.stop_services().await;
         let pivot = Pivot { source, target: target.clone(), cluster: name.clone(), events: run.events.clone() };
         pivot.hand_over().await?;
-        let clusters: Api<MetalCluster> = Api::namespaced(target.clone(), NAMESPACE);
-        let cluster = clusters.get(&name).await.map_err(ApiError::of(format!("MetalCluster {name}")))?;
+        let cluster = managed::find(&target, &name).await?;
         manager::deploy::apply(&target, &cluster, &manager::image::reference()?).await?;
         reconciled(run, &target, &name).await?;
         run.work_dir.write_private(SELF_MANAGED, &format!("{}\n", jiff::Timestamp::now()))?;
@@ -148,8 +147,7 @@ impl Phase for SelfManaged {
         // A run that was killed after its hand-over may have left it.
         bootstrap::remove(&run.request.bootstrap, run.work_dir.path(), &name).await?;
         let client = run.work_dir.kubeconfig_client().await?;
-        let clusters: Api<MetalCluster> = Api::namespaced(client, NAMESPACE);
-        let cluster = clusters.get(&name).await.map_err(ApiError::of(format!("MetalCluster {name}")))?;
+        let cluster = managed::find(&client, &name).await?;
         let conditions = cluster.status.map(|status| status.conditions).unwrap_or_default();
         match conditions.into_iter().find(|condition| condition.type_ == "Ready") {
             Some(condition) if condition.status == "True" => Ok(()),

@@ -49,12 +49,12 @@ RUN
 }
 apply() {
     systemctl --quiet is-active "$unit" || start
-    shown=
-    while systemctl --quiet is-active "$unit"; do
-        line=$(grep -E '^\[' "$log" | tail -n 1)
-        [ "$line" = "$shown" ] || echo "::$line"
-        shown=$line
-        sleep 2
+    # One process that waits for lines and for the end, instead of many that look again and again.
+    pid=$(systemctl show --property MainPID --value "$unit")
+    [ "$pid" -eq 0 ] || tail --pid "$pid" --lines 1 --follow "$log" | sed --unbuffered --quiet 's/^\[/::[/p'
+    for _ in $(seq 30); do
+        systemctl --quiet is-active "$unit" || break
+        sleep 1
     done
     [ -e "$state/done" ] || { tail -n 40 "$log"; return 1; }
 }

@@ -8,9 +8,9 @@
 //! ```
 
 use super::{EmbeddedError, LOOPBACK};
+use crate::kubeconfig;
 use crate::pki::{self, Authority, Identity, LeafRequest, PkiError, Usage};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use crate::secret::Secret;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -85,27 +85,14 @@ impl Layout {
         cluster.keep_leaf(dir, "admin", &leaf("metalgate", Some("system:masters"), Usage::Client))
     }
 
-    /// The kubeconfig, mode 0600.
-    pub fn write_kubeconfig(&self, admin: &Identity, port: u16) -> Result<PathBuf, EmbeddedError> {
+    /// Writes the kubeconfig, mode 0600; gives its path and its text.
+    pub fn write_kubeconfig(&self, admin: &Identity, port: u16) -> Result<(PathBuf, Secret<String>), EmbeddedError> {
         let ca = self.pki.join("ca.crt");
-        let ca = std::fs::read(&ca).map_err(|source| EmbeddedError::Io { path: ca, source })?;
-        let encode = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
-        let config = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "bootstrap",
-            "contexts": [{"name": "bootstrap", "context": {"cluster": "bootstrap", "user": "metalgate"}}],
-            "clusters": [{"name": "bootstrap", "cluster": {
-                "server": format!("https://{LOOPBACK}:{port}"), "certificate-authority-data": encode(&ca),
-            }}],
-            "users": [{"name": "metalgate", "user": {
-                "client-certificate-data": encode(admin.cert.as_bytes()),
-                "client-key-data": encode(admin.key.expose().as_bytes()),
-            }}],
-        });
+        let ca = std::fs::read_to_string(&ca).map_err(|source| EmbeddedError::Io { path: ca, source })?;
+        let text = kubeconfig::render("bootstrap", &format!("https://{LOOPBACK}:{port}"), &ca, "metalgate", admin);
         let path = self.dir.join("kubeconfig");
-        pki::write(&path, &config.to_string(), 0o600)?;
-        Ok(path)
+        pki::write(&path, text.expose(), 0o600)?;
+        Ok((path, text))
     }
 
     /// Deletes all of it.

@@ -6,12 +6,13 @@
 mod flags;
 mod layout;
 
-use super::existing;
 use super::supervise::{Child, ChildError};
-use super::{BootstrapCluster, BootstrapError, ExistingError, Running};
+use super::{BootstrapCluster, BootstrapError, Running};
 use crate::hardware::Arch;
 use crate::image::manifest::{Kind, Manifest, ManifestError};
+use crate::kubeconfig::{self, ClientError};
 use crate::pki::PkiError;
+use crate::secret::Secret;
 use async_trait::async_trait;
 use kube::Client;
 use layout::Layout;
@@ -46,7 +47,7 @@ pub enum EmbeddedError {
     Child(#[from] ChildError),
     /// The client of the API server.
     #[error(transparent)]
-    Client(#[from] ExistingError),
+    Client(#[from] ClientError),
     /// A file or directory.
     #[error("cannot prepare {path}")]
     Io {
@@ -135,9 +136,11 @@ pub async fn start(metalgate: &Path, artifacts: &Manifest, work_dir: &Path) -> R
     let mut tries = 1;
     loop {
         let ports = Ports::choose()?;
-        let kubeconfig = layout.write_kubeconfig(&admin, ports.api)?;
+        let (path, kubeconfig) = layout.write_kubeconfig(&admin, ports.api)?;
         match attempt(metalgate, &programs, &layout, ports, &kubeconfig).await {
-            Ok((client, running)) => return Ok(BootstrapCluster { client, kubeconfig, running: Box::new(running) }),
+            Ok((client, running)) => {
+                return Ok(BootstrapCluster { client, kubeconfig: path, running: Box::new(running) });
+            }
             // Between our choice and their bind, another process may take a port.
             Err(EmbeddedError::Child(error)) if error.is_port_taken() && tries < TRIES => {
                 tracing::info!(%error, "a port was taken; choosing others");
@@ -153,7 +156,7 @@ async fn attempt(
     [etcd, apiserver]: &[PathBuf; 2],
     layout: &Layout,
     ports: Ports,
-    kubeconfig: &Path,
+    kubeconfig: &Secret<String>,
 ) -> Result<(Client, Embedded), EmbeddedError> {
     let log = layout.dir.join("etcd.log");
     let etcd = Child::start(metalgate, "etcd", etcd, flags::etcd(layout, ports), &log).await?;
@@ -177,8 +180,8 @@ async fn attempt(
 }
 
 /// Waits until the API server says that it is ready, or a process dies.
-async fn ready(running: &mut Embedded, kubeconfig: &Path, log: &Path) -> Result<Client, EmbeddedError> {
-    let client = existing::loopback_client(kubeconfig).await?;
+async fn ready(running: &mut Embedded, kubeconfig: &Secret<String>, log: &Path) -> Result<Client, EmbeddedError> {
+    let client = kubeconfig::client(kubeconfig).await?;
     let started = Instant::now();
     loop {
         let last = tokio::select! {

@@ -20,7 +20,7 @@ pub async fn keep(
     machines: &[MetalMachine],
 ) -> Result<Vec<String>, ReconcileError> {
     let name = cluster.name_any();
-    let mut free = free_hardware(context, &name).await?;
+    let mut free = free_hardware(context, &name, machines).await?;
     let mut lacking = Vec::new();
     for group in &cluster.spec.groups {
         let members: Vec<&MetalMachine> = machines.iter().filter(|machine| machine.spec.group == group.name).collect();
@@ -33,7 +33,8 @@ pub async fn keep(
             };
             let hardware = free.remove(at).name_any();
             add(context, &name, group, &hardware).await?;
-            let failed = members.iter().find(|machine| state(machine) == MachineState::Failed && !is_replaced(machine));
+            let failed =
+                members.iter().find(|machine| machine.state() == MachineState::Failed && !is_replaced(machine));
             if let Some(failed) = failed.filter(|_| number == 0) {
                 replace(context, &failed.name_any(), &hardware).await?;
             }
@@ -48,12 +49,8 @@ pub async fn keep(
     Ok(lacking)
 }
 
-fn state(machine: &MetalMachine) -> MachineState {
-    machine.status.as_ref().map(|status| status.state).unwrap_or_default()
-}
-
 fn is_live(machine: &MetalMachine) -> bool {
-    machine.metadata.deletion_timestamp.is_none() && state(machine) != MachineState::Failed
+    machine.metadata.deletion_timestamp.is_none() && machine.state() != MachineState::Failed
 }
 
 fn is_replaced(machine: &MetalMachine) -> bool {
@@ -77,10 +74,12 @@ fn fits(group: &MachineGroup, hardware: &Hardware) -> bool {
 }
 
 /// Hardware that no machine is made of and that may be used, by name.
-async fn free_hardware(context: &Context, cluster: &str) -> Result<Vec<Hardware>, ReconcileError> {
-    let all = context.objects::<MetalMachine>().list(&ListParams::default()).await;
-    let all = all.map_err(ApiError::of("the list of MetalMachines"))?;
-    let used: BTreeSet<&str> = all.iter().map(|machine| machine.spec.hardware.as_str()).collect();
+async fn free_hardware(
+    context: &Context,
+    cluster: &str,
+    machines: &[MetalMachine],
+) -> Result<Vec<Hardware>, ReconcileError> {
+    let used: BTreeSet<&str> = machines.iter().map(|machine| machine.spec.hardware.as_str()).collect();
     let ours =
         ListParams::default().labels(&format!("{}={cluster},!{OUT_OF_SERVICE_LABEL}", crate::api::CLUSTER_LABEL));
     let hardware = context.objects::<Hardware>().list(&ours).await.map_err(ApiError::of("the list of Hardware"))?;
@@ -138,7 +137,7 @@ async fn remove_surplus(
 ) -> Result<(), ReconcileError> {
     let surplus = live.len().saturating_sub(count);
     let surplus = if role == MachineRole::ControlPlane { surplus.min(1) } else { surplus };
-    live.sort_by(|one, other| state(one).cmp(&state(other)).then(by_name(&other.name_any(), &one.name_any())));
+    live.sort_by(|one, other| one.state().cmp(&other.state()).then(by_name(&other.name_any(), &one.name_any())));
     for machine in live.into_iter().take(surplus) {
         let name = machine.name_any();
         let api = context.objects::<MetalMachine>();

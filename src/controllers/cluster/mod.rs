@@ -34,12 +34,8 @@ pub async fn reconcile(cluster: Arc<MetalCluster>, context: Arc<Context>) -> Res
         true => Some(network::keep(&context, &cluster).await),
         false => None,
     };
-    let states: Vec<(&str, MachineState)> = machines
-        .iter()
-        .map(|machine| {
-            (machine.spec.group.as_str(), machine.status.as_ref().map(|status| status.state).unwrap_or_default())
-        })
-        .collect();
+    let states: Vec<(&str, MachineState)> =
+        machines.iter().map(|machine| (machine.spec.group.as_str(), machine.state())).collect();
     let findings = Findings { states: &states, lacking: &lacking, initialized, network: network.as_ref() };
     let status = conditions::summary(&cluster, &findings, epoch);
     write(&context, &cluster, status).await?;

@@ -48,20 +48,22 @@ pub async fn take(
     step: &Step,
 ) -> Result<Result<(), Outcome>, ReconcileError> {
     machine.note(context, step.title).await?;
-    let (events, name) = (context.events.clone(), machine.name.clone());
-    let note = |detail: &str| {
-        events.emit(Some(&name), EventKind::NodeStep { step: step.title.to_owned(), detail: detail.to_owned() });
-    };
-    match step.run(session, &context.log_of(&machine.name), note).await {
-        Ok(done) => {
-            context
-                .events
-                .emit(Some(&name), EventKind::NodeStepDone { step: step.title.to_owned(), changed: done.into() });
-            Ok(Ok(()))
-        }
+    match run(context, &machine.name, session, step).await {
+        Ok(()) => Ok(Ok(())),
         Err(StepError::Ssh { source, .. }) => Ok(Err(unreachable(context, machine, &source))),
         Err(error) => Ok(Err(failed(context, machine, &error))),
     }
+}
+
+/// Runs a step, with its progress and its end as events.
+pub async fn run(context: &Context, name: &str, session: &Session, step: &Step) -> Result<(), StepError> {
+    let title = || step.title.to_owned();
+    let note = |detail: &str| {
+        context.events.emit(Some(name), EventKind::NodeStep { step: title(), detail: detail.to_owned() });
+    };
+    let changed = step.run(session, &context.log_of(name), note).await?.into();
+    context.events.emit(Some(name), EventKind::NodeStepDone { step: title(), changed });
+    Ok(())
 }
 
 /// A machine that is gone for long is installed anew; one that has another host key is not ours to touch.

@@ -9,10 +9,6 @@ use kube::api::ListParams;
 /// The machines of the same control plane.
 struct ControlPlane(Vec<MetalMachine>);
 
-fn state(machine: &MetalMachine) -> MachineState {
-    machine.status.as_ref().map(|status| status.state).unwrap_or_default()
-}
-
 impl ControlPlane {
     async fn of(context: &Context, cluster: &str) -> Result<Self, ReconcileError> {
         let all = context.objects::<MetalMachine>().list(&ListParams::default()).await;
@@ -20,7 +16,7 @@ impl ControlPlane {
         let member = |machine: &MetalMachine| {
             machine.spec.cluster == cluster
                 && machine.spec.role == MachineRole::ControlPlane
-                && state(machine) != MachineState::Failed
+                && machine.state() != MachineState::Failed
         };
         Ok(Self(all.into_iter().filter(member).collect()))
     }
@@ -28,12 +24,12 @@ impl ControlPlane {
     /// A node that is being removed counts: while it is there, nobody may make a second cluster.
     fn is_there(&self) -> bool {
         use MachineState::{Deleting, Ready, Starting};
-        self.0.iter().any(|machine| matches!(state(machine), Starting | Ready | Deleting))
+        self.0.iter().any(|machine| matches!(machine.state(), Starting | Ready | Deleting))
     }
 
     /// The one that makes the cluster: whoever has begun, else the first by name.
     fn founder(&self) -> Option<String> {
-        let begun = self.0.iter().find(|machine| state(machine) == MachineState::Initializing);
+        let begun = self.0.iter().find(|machine| machine.state() == MachineState::Initializing);
         begun.map(ResourceExt::name_any).or_else(|| self.0.iter().map(ResourceExt::name_any).min())
     }
 }

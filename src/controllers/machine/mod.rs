@@ -230,12 +230,12 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
 /// `OsInstalled` and `NodeReady`, in the ecosystem's way.
 fn set_conditions(status: &mut MetalMachineStatus, node_ready: Option<bool>) {
     use MachineState::{Failed, Installed};
-    let old = std::mem::take(&mut status.conditions);
     let installed = match status.state {
         // It may have been installed before it failed: then a later try need not begin anew.
-        Failed => old.iter().any(|condition| condition.type_ == "OsInstalled" && condition.status == "True"),
+        Failed => status.is_os_installed(),
         state => state >= Installed,
     };
+    let old = std::mem::take(&mut status.conditions);
     let known = old.iter().any(|condition| condition.type_ == "NodeReady" && condition.status == "True");
     let ready = node_ready.unwrap_or(known && status.state == MachineState::Ready);
     for (type_, value) in [("OsInstalled", installed), ("NodeReady", ready)] {

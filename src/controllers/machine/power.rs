@@ -1,16 +1,13 @@
 //! The machine's BMC: its client, orders to it, what it said.
 
 use super::{Context, Machine};
-use crate::api::{ApiError, Hardware, HardwareStatus};
+use crate::api::{ApiError, Hardware, HardwareStatus, secrets};
 use crate::controllers::ReconcileError;
 use crate::event::EventKind;
 use crate::hardware::PowerState;
-use crate::inventory::BmcAccess;
 use crate::power::{Bmc, BmcError};
-use crate::secret::Secret;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use std::sync::Arc;
 
 /// One order to the machine's BMC, as an event and in the Hardware's status.
@@ -29,23 +26,11 @@ pub async fn order<T>(
 /// The client of the machine's BMC, with the account from its Secret.
 pub async fn bmc(context: &Context, machine: &Machine) -> Result<Option<Arc<dyn Bmc>>, ReconcileError> {
     let Some(reference) = &machine.hardware.spec.bmc else { return Ok(None) };
-    let secrets: Api<KubeSecret> = context.objects();
-    let name = &reference.credentials;
-    let secret = secrets.get_opt(name).await.map_err(ApiError::of(format!("Secret {name}")))?;
-    let missing =
-        |what: String| ReconcileError::Missing { object: format!("Hardware {}", machine.name), missing: what };
-    let data = secret.and_then(|secret| secret.data).ok_or_else(|| missing(format!("Secret {name}")))?;
-    let field = |key: &str| {
-        let bytes = data.get(key).ok_or_else(|| missing(format!("key {key} of Secret {name}")))?;
-        Ok::<_, ReconcileError>(String::from_utf8_lossy(&bytes.0).into_owned())
+    let access = secrets::bmc_access(&context.client, reference).await?;
+    let unusable = |error: BmcError| ReconcileError::Missing {
+        object: format!("Hardware {}", machine.name),
+        missing: format!("a usable BMC ({error})"),
     };
-    let access = BmcAccess {
-        kind: reference.kind,
-        url: reference.url.clone(),
-        username: field("username")?,
-        password: Secret::new(field("password")?),
-    };
-    let unusable = |error: BmcError| missing(format!("a usable BMC ({error})"));
     (context.connect)(&access).map(Some).map_err(unusable)
 }
 

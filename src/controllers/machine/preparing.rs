@@ -2,7 +2,6 @@
 
 use super::{Context, Machine, Outcome, login, membership};
 use crate::controllers::ReconcileError;
-use crate::event::EventKind;
 use crate::node::prepare::Preparation;
 use crate::node::script::{Step, StepError};
 use crate::node::ssh::Session;
@@ -44,11 +43,7 @@ pub async fn again(context: &Context, name: &str) -> Result<(), ReconcileError> 
     let session = Session::connect(&target, &context.ssh_key, &host_key, login::LOGIN).await;
     let session = session.map_err(|source| failed(StepError::Ssh { title: "logging in", source: Box::new(source) }))?;
     for step in steps(context, &machine).await? {
-        let note = |detail: &str| {
-            let kind = EventKind::NodeStep { step: step.title.to_owned(), detail: detail.to_owned() };
-            context.events.emit(Some(name), kind);
-        };
-        step.run(&session, &context.log_of(name), note).await.map_err(failed)?;
+        login::run(context, name, &session, &step).await.map_err(failed)?;
     }
     session.close().await;
     Ok(())
