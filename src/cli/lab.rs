@@ -58,8 +58,8 @@ struct UpArgs {
     /// Number of BIOS machines [default: 1]
     #[arg(long)]
     bios: Option<usize>,
-    /// Memory of each machine, in MiB
-    #[arg(long, default_value_t = 3072, value_name = "MIB")]
+    /// Memory of each machine, in MiB; the host gives what a machine touches
+    #[arg(long, default_value_t = 6144, value_name = "MIB")]
     memory: u32,
     /// Processors of each machine; without KVM, more than one makes two machines slower, not faster
     #[arg(long, default_value_t = 1)]

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 /// a double fault at their first start. Without the two features that QEMU would warn of.
 pub const EMULATED_CPU: &str = "Opteron_G3,-cx16,-svm,-misalignsse";
 
+/// The most that QEMU keeps of what it has translated, in MiB: Kubernetes' programs are larger than its default, and when it is
+/// full, all of it is thrown away and made anew.
+const EMULATOR: &str = "tcg,thread=multi,tb-size=2047";
+
 /// What an emulated machine's kernel is told through its firmware: a credential (SMBIOS type 11, systemd.system-credentials(7)) that
 /// systemd-tmpfiles reads at the start of the system. Each switch between processes throws away what the emulator knows of the
 /// address space, so time slices of the usual millisecond leave two thirds of the time to the emulator itself: kubeadm then runs
@@ -84,7 +88,7 @@ pub fn arguments(
     args.add("-machine", "q35,graphics=off");
     match rack.accelerator {
         Accelerator::Kvm => args.add("-accel", "kvm").add("-cpu", "host"),
-        Accelerator::Tcg => args.add("-accel", "tcg,thread=multi,tb-size=1024").add("-cpu", EMULATED_CPU).add(
+        Accelerator::Tcg => args.add("-accel", EMULATOR).add("-cpu", EMULATED_CPU).add(
             "-smbios",
             format!(
                 "type=11,value=io.systemd.credential.binary:tmpfiles.extra={}",

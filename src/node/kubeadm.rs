@@ -71,18 +71,35 @@ fn file(path: impl Into<String>, mode: &'static str, content: &str) -> File {
     File { path: path.into(), mode, content: BASE64_STANDARD.encode(content) }
 }
 
-/// How long the controllers of a control plane of one may miss their leases; the usual 15 s are there for others to take over.
-const PATIENCE: [(&str, &str); 3] = [
-    ("leader-elect-lease-duration", "120s"),
-    ("leader-elect-renew-deadline", "90s"),
-    ("leader-elect-retry-period", "5s"),
-];
+/// How long the controllers and kube-vip of a control plane of one may miss their leases; the usual 15 s are there for others to take over.
+const PATIENT: Lease = Lease { duration: 120, renew: 90, retry: 5 };
+/// For kube-vip among several: the address moves within this time.
+const QUICK: Lease = Lease { duration: 15, renew: 10, retry: 2 };
+
+/// How long the holder of a lease may be silent, in seconds.
+#[derive(Clone, Copy)]
+struct Lease {
+    /// Until another one takes it.
+    duration: u32,
+    /// Until the holder gives up.
+    renew: u32,
+    /// Between two tries.
+    retry: u32,
+}
+
+impl Lease {
+    /// As arguments of a component that elects a leader.
+    fn arguments(self) -> [Argument; 3] {
+        [("lease-duration", self.duration), ("renew-deadline", self.renew), ("retry-period", self.retry)]
+            .map(|(name, seconds)| Argument { name: format!("leader-elect-{name}"), value: format!("{seconds}s") })
+    }
+}
 
 /// An argument of a control-plane component, as kubeadm has it.
 #[derive(Serialize)]
 struct Argument {
-    name: &'static str,
-    value: &'static str,
+    name: String,
+    value: String,
 }
 
 /// A taint as the API has it.
@@ -144,7 +161,7 @@ impl Node<'_> {
                 pod_cidr => &self.cluster.pod_cidr,
                 service_cidr => &self.cluster.service_cidr,
                 alone => self.is_alone(),
-                patience => Serde(PATIENCE.map(|(name, value)| Argument { name, value })),
+                patience => Serde(PATIENT.arguments()),
                 coredns => self.supplies.tag("coredns/coredns", self.arch),
                 etcd => self.supplies.tag("etcd", self.arch),
                 ..self.values()
@@ -231,8 +248,13 @@ impl Node<'_> {
         }
         if self.cluster.virtual_ip {
             let (host, port) = self.endpoint();
+            let lease = if self.is_alone() { PATIENT } else { QUICK };
             let values = context! {
                 image => self.supplies.kube_vip(self.arch), host => host, port => port, kubeconfig => kubeconfig,
+                lease => context! {
+                    duration => lease.duration.to_string(), renew => lease.renew.to_string(),
+                    retry => lease.retry.to_string(),
+                },
             };
             let pod = self.render(title, include_str!("../../templates/kubeadm/kube-vip.yaml"), values)?;
             files.push(file("/etc/kubernetes/manifests/kube-vip.yaml", "600", pod.expose()));
