@@ -193,8 +193,30 @@ const MACHINES: [(&str, &str); 2] = [("node1", "10.77.0.10"), ("node2", "10.77.0
 /// No machine's own: kube-vip holds it.
 const VIRTUAL_IP: &str = "10.77.0.5";
 
-/// The whole of it, from powered off to switched off.
 #[test]
+fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_made_cluster_is_deleted() {
+    let rack = Rack::up("kills", "uefi,bios");
+    create_killed_four_times(&rack);
+    the_machines_were_installed_once(&rack);
+    secrets_stayed_secret(&rack);
+    // What node preparation has put there, by the machine's own word.
+    let prepared = rack.ssh(
+        MACHINES[0].1,
+        "sudo ctr -n k8s.io images ls -q; sudo sysctl -n net.ipv4.ip_forward; kubeadm version -o short",
+    );
+    let prepared = String::from_utf8_lossy(&prepared.stdout).into_owned();
+    for wanted in [image("kube-apiserver"), image("metalgate.dev/manager"), String::from("\n1\n")] {
+        assert!(prepared.contains(&wanted), "{wanted} is not in {prepared}");
+    }
+    nobody_makes_it_again_while_it_is_deleted(&rack);
+    the_cluster_is_deleted(&rack, &["node1", "node2"]);
+    gone(rack);
+}
+
+/// The whole of it, from powered off to switched off. Emulated on two processors, a control plane with its worker needs more than
+/// there is: `make cluster-test` is for machines that have KVM, or more processors.
+#[test]
+#[ignore = "a whole cluster needs KVM, or more processors than two: make cluster-test"]
 fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_five_times() {
     let rack = Rack::up("whole", "uefi,bios,bios");
     rack.write_files(2, VIRTUAL_IP);
@@ -209,27 +231,17 @@ fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_fi
     secrets_stayed_secret(&rack);
     a_spare_replaces_a_deleted_machine(&rack, &kubectl);
     the_cluster_is_deleted(&rack, &["node1", "node2", "node3"]);
-    let disks = ["node1", "node3"];
-    disks.iter().for_each(|machine| assert!(!has_partition_table(&rack, machine), "{machine} was not wiped"));
     gone(rack);
 }
 
-#[test]
-fn a_cluster_that_was_killed_while_it_was_installed_is_deleted() {
-    let rack = Rack::up("half", "bios");
-    rack.create("killed").kill_when("an image is being written", || {
-        rack.count("node1", |kind| matches!(kind, EventKind::AgentProgress { done, .. } if *done > 10_000_000)) > 0
-    });
-    assert_eq!(rack.power("node1"), "on");
-    // What a deletion leaves that was killed: nobody makes the cluster again while machines of it are being wiped.
+/// What a deletion leaves that was killed is there: some machines may be wiped already.
+fn nobody_makes_it_again_while_it_is_deleted(rack: &Rack) {
     let begun = rack.work_dir().join("deleting.json");
     std::fs::write(&begun, "{}").unwrap();
     let (code, said) = rack.create("refused").end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("is being deleted: `metalgate delete cluster"), "{said}");
     std::fs::remove_file(begun).unwrap();
-    the_cluster_is_deleted(&rack, &["node1"]);
-    gone(rack);
 }
 
 /// Nothing of the rack is left when it is down.
@@ -464,6 +476,10 @@ fn the_cluster_is_deleted(rack: &Rack, machines: &[&str]) {
         assert_eq!(rack.power(machine), "off", "{machine}");
     }
     assert!(!rack.work_dir().exists());
+    // The first and the last one have a system that answers SSH.
+    for machine in [machines[0], machines[machines.len() - 1]] {
+        assert!(!has_partition_table(rack, machine), "{machine} was not wiped");
+    }
 }
 
 /// Whether anything could start from the machine's disk.
