@@ -287,7 +287,10 @@ fn the_machines_were_installed_once(rack: &Rack) {
     for (machine, address) in MACHINES {
         let claimed = |kind: &EventKind| matches!(kind, EventKind::AgentClaimed { .. });
         assert_eq!(rack.count(machine, claimed), 1, "{machine} was installed more than once");
-        assert_eq!(rack.count(machine, |kind| matches!(kind, EventKind::SshVerified { .. })), 1);
+        // A look at SSH may be repeated, when its result lost a race; what is written down happens once.
+        assert!(rack.count(machine, |kind| matches!(kind, EventKind::SshVerified { .. })) > 0);
+        let installed = |kind: &EventKind| matches!(kind, EventKind::State { state, .. } if state == "Installed");
+        assert_eq!(rack.count(machine, installed), 1, "{machine} became an installed machine more than once");
         let tftp = rack.count(machine, |kind| matches!(kind, EventKind::TftpDone { .. }));
         assert!(tftp > 0, "{machine} did not load iPXE over TFTP");
         let root = rack
