@@ -34,7 +34,7 @@ demo: artifacts
 test:
 	@tests/run
 
-# From powered off to a cluster that manages itself, on virtual machines; wants KVM, or more processors than two.
+# From powered off to a cluster that manages itself, on virtual machines; wants KVM.
 cluster-test: artifacts
 	@tests/setup test
 	METALGATE_BIN=$(abspath $(RELEASE))/metalgate cargo test --locked --test lab -- --ignored --nocapture

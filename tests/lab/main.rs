@@ -6,187 +6,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
+mod rack;
 
 use cluster::{Kubectl, image};
 use metalgate::event::{Event, EventKind};
-use metalgate::workflow::journal;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use rack::{Rack, processes};
+use std::process::Command;
+use std::time::Duration;
 
 /// A machine that is emulated on a busy host takes minutes for what takes a server seconds.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 fn metalgate() -> String {
     std::env::var("METALGATE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_metalgate").to_owned())
-}
-
-/// A virtual rack in a folder of its own; it is gone when this is dropped.
-struct Rack {
-    name: String,
-    dir: tempfile::TempDir,
-}
-
-impl Rack {
-    fn up(name: &str, machines: &str) -> Self {
-        let rack = Self { name: format!("{name}{}", std::process::id()), dir: tempfile::tempdir().unwrap() };
-        let up = Command::new(metalgate())
-            .args(["lab", "up", "--name", &rack.name, "--machines", machines, "--dir"])
-            .arg(rack.files())
-            .output()
-            .unwrap();
-        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-        rack
-    }
-
-    fn files(&self) -> PathBuf {
-        self.dir.path().join("rack")
-    }
-
-    fn work_dir(&self) -> PathBuf {
-        self.dir.path().join("work")
-    }
-
-    fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("mg-{}", self.name), program]);
-        command
-    }
-
-    /// Starts `create cluster`; what it says goes to files of this name.
-    fn create(&self, run: &str) -> Create {
-        let output = |ending: &str| File::create(self.dir.path().join(format!("{run}.{ending}"))).unwrap();
-        let mut command = self.inside(&metalgate());
-        command.args(["create", "cluster", "--output", "json", "-f"]).arg(self.files().join("cluster.yaml"));
-        command.arg("--hardware-csv").arg(self.files().join("hardware.csv"));
-        command.arg("--work-dir").arg(self.work_dir());
-        command.stdin(Stdio::null()).stdout(output("json")).stderr(output("log"));
-        Create { child: command.spawn().unwrap(), log: self.dir.path().join(format!("{run}.log")) }
-    }
-
-    fn events(&self) -> Vec<Event> {
-        journal::read(&self.work_dir()).unwrap()
-    }
-
-    fn count(&self, machine: &str, is: impl Fn(&EventKind) -> bool) -> usize {
-        self.events().iter().filter(|event| event.machine.as_deref() == Some(machine) && is(&event.kind)).count()
-    }
-
-    /// Runs a command of metalgate on the admin machine, with the work directory of this rack.
-    fn metalgate(&self, args: &[&str]) -> Output {
-        self.inside(&metalgate())
-            .args(args)
-            .arg("--work-dir")
-            .arg(self.work_dir())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let status = self.metalgate(&["status", &self.name, "--output", "json"]);
-        serde_json::from_slice(&status.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&status.stderr)))
-    }
-
-    /// Writes the files for the first `machines` of the rack, with this endpoint.
-    fn write_files(&self, machines: usize, endpoint: &str) {
-        let (csv, yaml) = (self.files().join("hardware.csv"), self.files().join("cluster.yaml"));
-        let whole = self.dir.path().join("whole.csv");
-        if !whole.exists() {
-            std::fs::copy(&csv, &whole).unwrap();
-        }
-        let text = std::fs::read_to_string(&whole).unwrap();
-        let rows: Vec<&str> = text.lines().take(1 + machines).collect();
-        std::fs::write(&csv, rows.join("\n") + "\n").unwrap();
-        let text = std::fs::read_to_string(&yaml).unwrap();
-        let lines = text.lines().map(|line| match line.trim() {
-            line if line.starts_with("endpoint:") => format!("    endpoint: {{host: {endpoint}, port: 6443}}"),
-            line if line.starts_with("workers:") => {
-                String::from("  workers: [{name: md-0, count: 1, selector: {type: worker}, labels: {tier: web}}]")
-            }
-            _ => line.to_owned(),
-        });
-        std::fs::write(&yaml, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
-    }
-
-    /// What the lab says of a machine's power: `on` or `off`.
-    fn power(&self, machine: &str) -> String {
-        let status = Command::new(metalgate())
-            .args(["lab", "status", "--output", "json", "--name", &self.name])
-            .output()
-            .unwrap();
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        let machines = status["machines"].as_array().or(status.as_array()).unwrap().clone();
-        let found = machines.into_iter().find(|one| one["name"] == machine).unwrap();
-        found["power"].as_str().unwrap().to_lowercase()
-    }
-
-    /// Logs in as the user of the spec, with OpenSSH and the known_hosts that `create` wrote.
-    fn ssh(&self, address: &str, command: &str) -> Output {
-        let mut ssh = self.inside("ssh");
-        ssh.args(["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=30", "-o"]);
-        ssh.arg(format!("UserKnownHostsFile={}", self.work_dir().join("known_hosts").display()));
-        ssh.arg("-i").arg(self.files().join("id_ed25519")).args([&format!("ops@{address}"), command]);
-        ssh.output().unwrap()
-    }
-}
-
-impl Drop for Rack {
-    fn drop(&mut self) {
-        let down = Command::new(metalgate()).args(["lab", "down", "--name", &self.name]).output().unwrap();
-        assert!(down.status.success() || std::thread::panicking(), "{}", String::from_utf8_lossy(&down.stderr));
-    }
-}
-
-/// A `create cluster` under way.
-struct Create {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Create {
-    /// Kills it, as the power would, once `reached` is true.
-    fn kill_when(mut self, what: &str, reached: impl Fn() -> bool) {
-        let started = Instant::now();
-        while !reached() {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended before {what}: {}", self.said());
-            assert!(started.elapsed() < LIMIT, "{what} was not reached: {}", self.said());
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        println!("killed after {} s: {what}", started.elapsed().as_secs());
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Waits for its end: its exit code and what it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), self.said());
-            }
-            if started.elapsed() > LIMIT {
-                self.child.kill().unwrap();
-                self.child.wait().unwrap();
-                panic!("it did not end: {}", self.said());
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
-    }
-}
-
-/// Processes whose command line or environment-independent arguments name `dir`.
-fn processes(dir: &Path) -> Vec<String> {
-    let dir = dir.to_str().unwrap();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(dir)).collect()
 }
 
 const MACHINES: [(&str, &str); 2] = [("node1", "10.77.0.10"), ("node2", "10.77.0.11")];
@@ -213,10 +45,10 @@ fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_mad
     gone(rack);
 }
 
-/// The whole of it, from powered off to switched off. Emulated on two processors, a control plane with its worker needs more than
-/// there is: `make cluster-test` is for machines that have KVM, or more processors.
+/// The whole of it, from powered off to switched off. Emulated on two processors it came to two Ready nodes and into the pivot, and
+/// no further: `make cluster-test` runs it where there is KVM.
 #[test]
-#[ignore = "a whole cluster needs KVM, or more processors than two: make cluster-test"]
+#[ignore = "not seen to pass where machines are emulated on two processors: make cluster-test"]
 fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_five_times() {
     let rack = Rack::up("whole", "uefi,bios,bios");
     rack.write_files(2, VIRTUAL_IP);
@@ -287,8 +119,7 @@ fn the_machines_were_installed_once(rack: &Rack) {
     for (machine, address) in MACHINES {
         let claimed = |kind: &EventKind| matches!(kind, EventKind::AgentClaimed { .. });
         assert_eq!(rack.count(machine, claimed), 1, "{machine} was installed more than once");
-        // A look at SSH may be repeated, when its result lost a race; what is written down happens once.
-        assert!(rack.count(machine, |kind| matches!(kind, EventKind::SshVerified { .. })) > 0);
+        assert_eq!(rack.count(machine, |kind| matches!(kind, EventKind::SshVerified { .. })), 1);
         let installed = |kind: &EventKind| matches!(kind, EventKind::State { state, .. } if state == "Installed");
         assert_eq!(rack.count(machine, installed), 1, "{machine} became an installed machine more than once");
         let tftp = rack.count(machine, |kind| matches!(kind, EventKind::TftpDone { .. }));
@@ -481,18 +312,8 @@ fn the_cluster_is_deleted(rack: &Rack, machines: &[&str]) {
     assert!(!rack.work_dir().exists());
     // The first and the last one have a system that answers SSH.
     for machine in [machines[0], machines[machines.len() - 1]] {
-        assert!(!has_partition_table(rack, machine), "{machine} was not wiped");
+        assert!(!rack.has_partition_table(machine), "{machine} was not wiped");
     }
-}
-
-/// Whether anything could start from the machine's disk.
-fn has_partition_table(rack: &Rack, machine: &str) -> bool {
-    let (disk, table) = (rack.files().join(machine).join("disk.qcow2"), rack.dir.path().join("table"));
-    let mut read = Command::new("qemu-img");
-    read.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=34"]);
-    let read = read.arg(format!("if={}", disk.display())).arg(format!("of={}", table.display())).output().unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    std::fs::read(table).unwrap().iter().any(|byte| *byte != 0)
 }
 
 #[test]

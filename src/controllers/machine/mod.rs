@@ -90,6 +90,8 @@ pub(super) struct Machine {
     status: MetalMachineStatus,
     /// Whether its Node is Ready, where that was looked at.
     node_ready: Option<bool>,
+    /// What is told once the status is written: of a result that lost a race, nothing is said, and it is found again.
+    news: Vec<EventKind>,
 }
 
 impl Machine {
@@ -99,7 +101,14 @@ impl Machine {
         let object = object.map_err(ApiError::of(format!("MetalMachine {name}")))?;
         let hardware = load_hardware(context, &object).await?;
         let status = object.status.clone().unwrap_or_default();
-        Ok(Self { name: name.to_owned(), object: Arc::new(object), hardware, status, node_ready: None })
+        Ok(Self {
+            name: name.to_owned(),
+            object: Arc::new(object),
+            hardware,
+            status,
+            node_ready: None,
+            news: Vec::new(),
+        })
     }
 
     /// Writes down what is being done now, in the middle of a state.
@@ -160,7 +169,7 @@ pub async fn reconcile(object: Arc<MetalMachine>, context: Arc<Context>) -> Resu
     let hardware = load_hardware(&context, &object).await?;
     let mut status = object.status.clone().unwrap_or_default();
     status.epoch = epoch;
-    let mut machine = Machine { name, status, object: object.clone(), hardware, node_ready: None };
+    let mut machine = Machine { name, status, object: object.clone(), hardware, node_ready: None, news: Vec::new() };
     if object.metadata.deletion_timestamp.is_some() {
         let outcome = match (object.finalizers().iter().any(|one| one == MACHINE_FINALIZER), machine.status.state) {
             (false, _) => Outcome::Gone,
@@ -175,7 +184,7 @@ pub async fn reconcile(object: Arc<MetalMachine>, context: Arc<Context>) -> Resu
         MachineState::PoweringOn => powering_on::step(&context, &mut machine).await?,
         MachineState::Netbooting => netbooting::step(&context, &machine),
         MachineState::Installing => installing::step(&context, &machine),
-        MachineState::Rebooting => rebooting::step(&context, &machine).await?,
+        MachineState::Rebooting => rebooting::step(&context, &mut machine).await?,
         MachineState::Installed => installed::step(),
         MachineState::Preparing => preparing::step(&context, &mut machine).await?,
         MachineState::Initializing => initializing::step(&context, &mut machine).await?,
@@ -195,7 +204,7 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
         Outcome::Wait { reason, recheck } => (before, reason, Action::requeue(recheck)),
         Outcome::Transition { to, reason } => (to, reason, Action::requeue(Duration::ZERO)),
         Outcome::Fail(message) => {
-            context.events.emit(Some(&machine.name), EventKind::MachineFailed { error: message.clone() });
+            machine.news.push(EventKind::MachineFailed { error: message.clone() });
             machine.status.failure = Some(Failure { message: message.clone(), at: Timestamp::now() });
             (MachineState::Failed, message, Action::await_change())
         }
@@ -219,6 +228,9 @@ async fn settle(context: &Context, mut machine: Machine, outcome: Outcome) -> Re
     if machine.object.status.as_ref() != Some(&machine.status) {
         status::replace(&context.objects(), &machine.object, machine.status.clone()).await?;
         keep_boot_table(context, &machine, state);
+    }
+    for news in machine.news.drain(..) {
+        context.events.emit(Some(&machine.name), news);
     }
     if changed {
         let (state, reason) = (format!("{state:?}"), machine.status.reason.clone());

@@ -10,13 +10,12 @@ use std::time::Duration;
 /// Between two tries of SSH.
 const RECHECK: Duration = Duration::from_secs(3);
 
-pub async fn step(context: &Context, machine: &Machine) -> Result<Outcome, ReconcileError> {
+pub async fn step(context: &Context, machine: &mut Machine) -> Result<Outcome, ReconcileError> {
     let (target, host_key) = login::target(context, machine).await?;
     let address = target.address;
     let error = match ssh::verify(&target, &context.ssh_key, &host_key, login::LOGIN).await {
         Ok(verified) => {
-            let kind = EventKind::SshVerified { address, fingerprint: verified.fingerprint };
-            context.events.emit(Some(&machine.name), kind);
+            machine.news.push(EventKind::SshVerified { address, fingerprint: verified.fingerprint });
             return Ok(Outcome::to(MachineState::Installed, "installed, and answers SSH with its own host key"));
         }
         Err(error) => error,
