@@ -29,7 +29,7 @@ fn cluster() -> MetalCluster {
     let spec = json!({
         "kubernetesVersion": version(), "endpoint": "10.0.0.5:6443", "virtualIp": true, "podCidr": "10.244.0.0/16",
         "serviceCidr": "10.96.0.0/12", "cni": "flannel", "image": {"name": "i", "sha256": "ab", "format": "raw"},
-        "users": [], "groups": [], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
+        "users": [], "groups": [{"name": "control-plane", "role": "ControlPlane", "count": 1, "selector": {}}], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
     });
     MetalCluster::new("rack-a", serde_json::from_value(spec).unwrap())
 }
@@ -99,6 +99,20 @@ fn kubeadm_takes_our_configurations() {
         let after = &step.script.expose()[step.script.expose().find("check() {").unwrap()..];
         assert!(!after.contains(token.secret.expose()) && !after.contains("PRIVATE KEY"));
     }
+    // Nobody else could take over from a control plane of one; among three the address moves soon.
+    let lease = |step: &Step, root: &str| {
+        place(step, &dir.path().join(root));
+        let pod =
+            std::fs::read_to_string(dir.path().join(root).join("etc/kubernetes/manifests/kube-vip.yaml")).unwrap();
+        let pod: serde_json::Value = serde_saphyr::from_str(&pod).unwrap();
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        env.into_iter().find(|one| one["name"] == "vip_leaseduration").unwrap()["value"].clone()
+    };
+    assert_eq!(lease(&steps[0].1, "alone"), "120");
+    let mut three = cluster.spec.clone();
+    three.groups[0].count = 3;
+    let node = Node { cluster: &three, ..node };
+    assert_eq!(lease(&node.init(&authorities).unwrap(), "three"), "15");
     // What kubeadm asks for by itself is what is there.
     let images = Command::new(&program)
         .args(["config", "images", "list", "--config"])
