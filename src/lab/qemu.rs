@@ -26,7 +26,10 @@ const EMULATOR: &str = "tcg,thread=multi,tb-size=2047";
 /// address space, so time slices of the usual millisecond leave two thirds of the time to the emulator itself: kubeadm then runs
 /// into its own limits. Slices of 100 ms are too long again: an API server among twenty busy processes does not answer its probes in
 /// time. Systems without systemd ignore it.
-const LONG_SLICES: &str = "w /sys/kernel/debug/sched/base_slice_ns - - - - 12000000\n";
+///
+/// A huge page, once mapped, makes the emulator throw away everything at each flush of one address, too: small ones cost it less.
+const LONG_SLICES: &str = "w /sys/kernel/debug/sched/base_slice_ns - - - - 12000000\n\
+    w /sys/kernel/mm/transparent_hugepage/enabled - - - - never\n";
 
 /// What a start of the machine begins from. Whatever it is, the disk comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
