@@ -1,7 +1,7 @@
 //! metalgate turns a rack of powered-off servers into a Kubernetes cluster with an API gateway in front.
 //!
 //! ```text
-//! spec + inventory -> plan -> bootstrap -> netboot + power -> agent -> node -> pivot -> manager
+//! spec + inventory -> plan -> bootstrap -> netboot + power -> agent -> node -> pivot -> gateway
 //! ```
 
 pub mod agent;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod controllers;
 pub mod diagnostic;
 pub mod event;
+pub mod gateway;
 pub mod hardware;
 pub mod image;
 pub mod inventory;

@@ -142,3 +142,31 @@ fn twenty_mistakes_are_reported_in_one_run() {
         assert!(diagnostics.iter().any(|diagnostic| diagnostic["file"] == file), "{file}");
     }
 }
+
+/// Runs `metalgate gateway COMMAND` in an example's folder.
+fn gateway(dir: &Path, command: &str, more: &[&str]) -> Output {
+    metalgate(dir, &[&["gateway", command, "-f", "gateway.yaml"], more].concat())
+}
+
+#[test]
+fn accepted_gateways_are_planned_and_rendered_as_committed() {
+    for example in examples("gateway/accepted") {
+        for (command, file) in [("plan", "plan.txt"), ("render", "objects.yaml")] {
+            let output = gateway(&example, command, &[]);
+            assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
+            assert_golden(&example.join(file), &String::from_utf8(output.stdout).unwrap());
+        }
+        let json: serde_json::Value =
+            serde_json::from_slice(&gateway(&example, "render", &["--output", "json"]).stdout).unwrap();
+        assert!(json.as_array().unwrap().iter().all(|object| object["kind"].is_string()));
+    }
+}
+
+#[test]
+fn rejected_gateways_give_every_mistake_with_its_place() {
+    for example in examples("gateway/rejected") {
+        let output = gateway(&example, "plan", &[]);
+        assert_eq!(output.status.code(), Some(2), "{}", transcript(&output));
+        assert_golden(&example.join("errors.txt"), &transcript(&output));
+    }
+}

@@ -7,6 +7,7 @@ mod artifacts;
 mod completions;
 mod create;
 mod delete;
+mod gateway;
 mod get;
 mod lab;
 mod man;
@@ -47,6 +48,8 @@ enum Command {
     Delete(delete::Args),
     /// Print what a cluster's administrator needs
     Get(get::Args),
+    /// The API gateway in front of a cluster: make it, look at it, prove it, give it new certificates
+    Gateway(gateway::Args),
     /// Check a spec and an inventory, and report every mistake of both
     Validate(validate::Args),
     /// Show where a cluster's machines stand, during a run or after it
@@ -136,6 +139,7 @@ pub async fn run() -> ExitCode {
         Command::Scale(args) => scale::run(args).await,
         Command::Delete(args) => delete::run(args).await,
         Command::Get(args) => get::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
         Command::Validate(args) => validate::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,

@@ -36,7 +36,7 @@ pub async fn apply(client: &Client, cluster: &MetalCluster, image: &str) -> Resu
     let text = template::render(TEMPLATE, &values)?;
     let documents = serde_saphyr::from_multiple::<serde_json::Value>(&text).map_err(Box::new)?;
     for document in documents {
-        apply::document(client, document).await?;
+        apply::document(client, &document).await?;
     }
     Ok(())
 }

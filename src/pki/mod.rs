@@ -8,7 +8,7 @@ use crate::secret::Secret;
 use rand::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SanType, SerialNumber,
 };
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
 /// Certificates begin this long ago, for machines whose clock is behind.
-const BACKDATE: Duration = Duration::from_secs(5 * 60);
+pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 /// How long an authority lasts.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -95,9 +95,14 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new authority.
+    /// A new authority, for ten years.
     pub fn new(common_name: &str) -> Result<Self, PkiError> {
-        let mut params = parameters(common_name, AUTHORITY_LIFETIME);
+        Self::lasting(common_name, AUTHORITY_LIFETIME)
+    }
+
+    /// A new authority.
+    pub fn lasting(common_name: &str, lifetime: Duration) -> Result<Self, PkiError> {
+        let mut params = parameters(common_name, lifetime);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -137,22 +142,9 @@ impl Authority {
 
     /// Issues a leaf with a key of its own.
     pub fn issue(&self, request: &LeafRequest) -> Result<Identity, PkiError> {
-        let mut params = parameters(&request.common_name, request.lifetime);
-        for organization in &request.organizations {
-            params.distinguished_name.push(DnType::OrganizationName, organization);
-        }
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = match request.usage {
-            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
-            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-        };
-        let mut make = || {
-            for name in &request.dns_names {
-                params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
-            }
-            params.subject_alt_names.extend(request.addresses.iter().map(|address| SanType::IpAddress(*address)));
+        let make = || {
+            let mut params = request.parameters()?;
+            params.use_authority_key_identifier_extension = true;
             let issuer = Issuer::from_ca_cert_pem(&self.identity.cert, KeyPair::from_pem(self.identity.key.expose())?)?;
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
             let cert = params.signed_by(&key, &issuer)?;
@@ -173,7 +165,8 @@ impl Authority {
         Ok(identity)
     }
 
-    fn has_signed(&self, leaf: &Identity) -> bool {
+    /// Whether a certificate is one of its leaves.
+    pub fn has_signed(&self, leaf: &Identity) -> bool {
         let (Ok((_, authority)), Ok((_, leaf))) =
             (parse_x509_pem(self.identity.cert.as_bytes()), parse_x509_pem(leaf.cert.as_bytes()))
         else {
@@ -184,6 +177,59 @@ impl Authority {
             _ => false,
         }
     }
+}
+
+impl LeafRequest {
+    /// A certificate that vouches for itself: ECDSA P-384, as Kong's own tool makes them for its shared mode.
+    pub fn self_signed(&self) -> Result<Identity, PkiError> {
+        let make = || {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384)?;
+            let cert = self.parameters()?.self_signed(&key)?;
+            Ok(Identity { cert: cert.pem(), key: Secret::new(key.serialize_pem()) })
+        };
+        make().map_err(|source| PkiError::Make { subject: self.common_name.clone(), source })
+    }
+
+    fn parameters(&self) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = parameters(&self.common_name, self.lifetime);
+        for organization in &self.organizations {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match self.usage {
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        for name in &self.dns_names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        }
+        params.subject_alt_names.extend(self.addresses.iter().map(|address| SanType::IpAddress(*address)));
+        Ok(params)
+    }
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// Subject, as in RFC 4514.
+    pub subject: String,
+    /// Issuer, as in RFC 4514.
+    pub issuer: String,
+    /// Start and end of its life, in seconds since 1970.
+    pub validity: (i64, i64),
+}
+
+/// What the first certificate of a PEM text says of itself.
+pub fn details(pem: &str) -> Result<Details, PkiError> {
+    let format = || PkiError::Format(String::from("this text"));
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| format())?;
+    let cert = pem.parse_x509().map_err(|_| format())?;
+    Ok(Details {
+        subject: cert.subject().to_string(),
+        issuer: cert.issuer().to_string(),
+        validity: (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()),
+    })
 }
 
 impl Identity {

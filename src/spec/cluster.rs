@@ -2,8 +2,11 @@
 
 use super::reader::{Fields, Reader, Value};
 use super::yaml::Node;
-use super::{ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, User, values};
+use super::{
+    ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, User, gateway, values,
+};
 use crate::diagnostic::Problem;
+use crate::gateway::Stack;
 use crate::names::{self, Labels};
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
@@ -11,6 +14,8 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 
 const API_VERSION: &str = "metalgate.dev/v1alpha1";
+/// A document with a gateway alone.
+const GATEWAY_KIND: &str = "GatewayStack";
 /// The control plane's group, so that no worker group can have this name.
 const CONTROL_PLANE: &str = "control-plane";
 /// Longest prefixes: kubeadm gives every node a /24 of the pods' network and wants ten service addresses.
@@ -27,6 +32,35 @@ pub(super) fn read(reader: &mut Reader, tree: &Node) -> (Option<ClusterSpec>, Kn
     (cluster, known)
 }
 
+/// Reads the gateway of a document: a GatewayStack, or a Cluster that has one.
+pub(super) fn read_gateway(reader: &mut Reader, tree: &Node) -> Option<Stack> {
+    let root = Value::root(tree);
+    let kind = tree.scalar_at(&["kind"]);
+    if kind != Some(GATEWAY_KIND) {
+        let cluster = document(reader, &root, &mut Known::default())?;
+        if cluster.gateway.is_none() {
+            let problem = Problem::new(format!("the cluster {} has no `spec.gateway`", cluster.name));
+            reader.refuse(&root.range, problem.hint("metalgate gateway reads a Cluster with one, or a GatewayStack"));
+        }
+        return Some(Stack { name: cluster.name, gateway: cluster.gateway? });
+    }
+    let mut fields = reader.fields(&root)?;
+    let version = reader.required(&mut fields, "apiVersion").and_then(|value| reader.parse(&value, api_version));
+    let _ = reader.required(&mut fields, "kind");
+    let name = reader.required(&mut fields, "metadata").and_then(|value| metadata(reader, &value));
+    let gateway = reader.required(&mut fields, "spec").and_then(|value| gateway::read(reader, &value));
+    reader.finish(fields);
+    version?;
+    Some(Stack { name: name?, gateway: gateway? })
+}
+
+fn metadata(reader: &mut Reader, value: &Value) -> Option<String> {
+    let mut fields = reader.fields(value)?;
+    let name = reader.required(&mut fields, "name");
+    reader.finish(fields);
+    reader.parse(&name?, names::dns_label)
+}
+
 fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<ClusterSpec> {
     let mut fields = reader.fields(root)?;
     let version = reader.required(&mut fields, "apiVersion").map(|value| reader.parse(&value, api_version));
@@ -38,12 +72,7 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         return None;
     }
     reader.finish(fields);
-    let name = metadata.and_then(|value| {
-        let mut fields = reader.fields(&value)?;
-        let name = reader.required(&mut fields, "name");
-        reader.finish(fields);
-        reader.parse(&name?, names::dns_label)
-    });
+    let name = metadata.and_then(|value| self::metadata(reader, &value));
     let spec = spec?;
     let mut fields = reader.fields(&spec)?;
     let kubernetes = reader.required(&mut fields, "kubernetes").and_then(|value| kubernetes(reader, &value, known));
@@ -55,10 +84,10 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         Some(value) => workers(reader, &value),
         None => Some(Vec::new()),
     };
-    if let Some(gateway) = reader.optional(&mut fields, "gateway") {
-        let problem = Problem::new("`spec.gateway` is not supported by this version yet");
-        reader.refuse(&gateway.range, problem.hint("leave it out; nothing would be deployed"));
-    }
+    let gateway = match reader.optional(&mut fields, "gateway") {
+        Some(value) => gateway::read(reader, &value).map(Some),
+        None => Some(None),
+    };
     reader.finish(fields);
     if let (Some(control_plane), Some(workers)) = (&control_plane, &workers) {
         let groups: Vec<Group> = std::iter::once(control_plane).chain(workers).cloned().collect();
@@ -73,6 +102,7 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         os: os?,
         control_plane: control_plane?,
         workers: workers?,
+        gateway: gateway?,
     })
 }
 
@@ -272,7 +302,7 @@ fn ssh_keys(reader: &mut Reader, value: &Value) -> Option<Vec<String>> {
 }
 
 /// The field `name`, which no other in the list has.
-fn unique_name(
+pub(super) fn unique_name(
     reader: &mut Reader,
     fields: &mut Fields,
     what: &str,
@@ -342,7 +372,8 @@ fn group(reader: &mut Reader, mut fields: Fields, name: Option<String>, count: O
     Some(Group { name: name?, count: count?, selector: selector?, labels: node_labels?, taints: taints? })
 }
 
-fn labels(reader: &mut Reader, value: &Value) -> Option<Labels> {
+/// Labels with keys that the user chooses.
+pub(super) fn labels(reader: &mut Reader, value: &Value) -> Option<Labels> {
     let entries = reader.entries(value)?;
     let labels: Vec<Option<(String, String)>> = entries
         .iter()

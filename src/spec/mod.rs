@@ -5,6 +5,8 @@
 //! knows the fields. Fed by the user's file; feeds `plan`. Pure: no clock, no network, no other file.
 
 mod cluster;
+mod gateway;
+mod gateway_values;
 mod reader;
 mod values;
 mod yaml;
@@ -12,6 +14,8 @@ mod yaml;
 pub use values::host_address;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
+use crate::gateway::Stack;
+use crate::gateway::model::Gateway;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -62,6 +66,23 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
     Read { cluster, known, diagnostics, source, tree }
 }
 
+/// Reads the gateway of a file that the user calls `name`: a GatewayStack, or a Cluster with `spec.gateway`.
+///
+/// # Errors
+/// Every mistake of the file.
+pub fn read_gateway(name: &str, bytes: Vec<u8>) -> Result<Stack, Diagnostics> {
+    let mut source = Source::new(name, bytes).map_err(|diagnostic| Diagnostics::of(*diagnostic))?;
+    hide_secrets(&mut source);
+    let mut diagnostics = Diagnostics::default();
+    let Some(tree) = yaml::parse(&source, &mut diagnostics) else { return Err(diagnostics) };
+    let mut reader = reader::Reader { source: &source, found: diagnostics };
+    let gateway = cluster::read_gateway(&mut reader, &tree);
+    match gateway {
+        Some(gateway) if !reader.found.has_errors() => Ok(gateway),
+        _ => Err(reader.found.sorted(&[name])),
+    }
+}
+
 impl Read {
     /// A file of which nothing could be read, and why.
     pub fn unreadable(name: &str, diagnostic: Diagnostic) -> Self {
@@ -110,6 +131,8 @@ pub struct ClusterSpec {
     pub control_plane: Group,
     /// Worker groups, in the order of the file.
     pub workers: Vec<Group>,
+    /// The gateway in front of it.
+    pub gateway: Option<Gateway>,
 }
 
 /// Kubernetes and its addresses.

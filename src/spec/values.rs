@@ -96,7 +96,7 @@ pub fn interface(text: &str) -> Result<String, Problem> {
 }
 
 /// One of a few words.
-fn word<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, Problem> {
+pub fn word<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, Problem> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }

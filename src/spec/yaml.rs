@@ -58,6 +58,17 @@ impl Node {
         matches!(&self.kind, Kind::Scalar { text, plain: true } if ["", "~", "null", "Null", "NULL"].contains(&text.as_str()))
     }
 
+    /// The text at a path of keys.
+    pub fn scalar_at(&self, path: &[&str]) -> Option<&str> {
+        match (&self.kind, path.split_first()) {
+            (Kind::Scalar { text, .. }, None) => Some(text),
+            (Kind::Mapping(entries), Some((first, rest))) => {
+                entries.iter().find(|entry| entry.key == *first)?.value.scalar_at(rest)
+            }
+            _ => None,
+        }
+    }
+
     /// What to point at for a path of keys and indices.
     pub fn shown_at(&self, path: &[&str]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;

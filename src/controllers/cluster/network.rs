@@ -20,7 +20,7 @@ pub async fn keep(context: &Context, cluster: &MetalCluster) -> Result<Option<St
     documents
         .sort_by_key(|document| !matches!(document["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
     for document in documents {
-        apply::document(&client, document).await?;
+        apply::document(&client, &document).await?;
     }
     Ok(Some(sum))
 }

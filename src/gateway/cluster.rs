@@ -1,0 +1,479 @@
+//! Objects into clusters: in order, by server-side apply with one field manager, each step ready before the next one begins; what
+//! is no longer wanted is deleted.
+
+use super::Stack;
+use super::certificates::STACK_LABEL;
+use super::diff::{self, Change};
+use super::object::{Object, ObjectRef, Step};
+use crate::api::ApiError;
+use crate::api::apply::{self, ApplyError};
+use crate::kubeconfig::{self, ClientError};
+use crate::secret::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret as KubeSecret};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often an object is looked at that is not ready yet.
+const LOOK: Duration = Duration::from_secs(2);
+/// Kinds that outlive the gateway: they hold what belongs to others, too.
+const KEPT: [&str; 2] = ["Namespace", "CustomResourceDefinition"];
+
+/// Objects that could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// An object was refused.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The kubeconfig of a data plane's cluster.
+    #[error("the data plane {plane} cannot be reached by the kubeconfig in Secret {secret}")]
+    Kubeconfig {
+        /// The data plane.
+        plane: String,
+        /// The Secret.
+        secret: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// There is no such kubeconfig.
+    #[error("the Secret {secret} has no kubeconfig for the data plane {plane} at `{key}`")]
+    NoKubeconfig {
+        /// The data plane.
+        plane: String,
+        /// The Secret.
+        secret: String,
+        /// The key.
+        key: String,
+    },
+    /// An object says that it will not become ready.
+    #[error("{object} failed: {reason}")]
+    Failed {
+        /// The object.
+        object: ObjectRef,
+        /// What it says.
+        reason: String,
+    },
+    /// An object is not ready for too long.
+    #[error("{object} is not ready after {} s: {reason}", .waited.as_secs())]
+    NotReady {
+        /// The object.
+        object: ObjectRef,
+        /// What it waits for.
+        reason: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A data plane whose cluster is not connected.
+    #[error("nobody has connected to the cluster of the data plane {0}")]
+    Plane(String),
+    /// The record of what was applied is not ours.
+    #[error(
+        "the ConfigMap {0} cannot be read: it was changed by hand; delete it if no object of this gateway is left over"
+    )]
+    Record(String),
+}
+
+/// The clusters that a gateway lives in.
+#[derive(Clone)]
+pub struct Clusters {
+    /// The control plane's.
+    pub here: Client,
+    /// Those of data planes elsewhere, by the plane's name.
+    pub planes: BTreeMap<String, Client>,
+}
+
+impl Clusters {
+    /// Connects to the clusters of the data planes, with the kubeconfigs that are Secrets beside the control plane.
+    pub async fn connect(here: Client, stack: &Stack) -> Result<Self, ClusterError> {
+        let mut planes = BTreeMap::new();
+        for plane in &stack.gateway.data_planes {
+            let Some(SecretPlace { secret, key }) = plane.kubeconfig.as_ref().map(SecretPlace::of) else { continue };
+            let api: Api<KubeSecret> = Api::namespaced(here.clone(), &stack.gateway.namespace);
+            let found = api.get_opt(secret).await.map_err(ApiError::of(format!("Secret {secret}")))?;
+            let text = found.and_then(|found| String::from_utf8(found.data?.get(key)?.0.clone()).ok());
+            let text = text.ok_or_else(|| ClusterError::NoKubeconfig {
+                plane: plane.name.clone(),
+                secret: secret.to_owned(),
+                key: key.to_owned(),
+            })?;
+            let client = kubeconfig::client(&Secret::new(text)).await;
+            let client = client.map_err(|source| ClusterError::Kubeconfig {
+                plane: plane.name.clone(),
+                secret: secret.to_owned(),
+                source,
+            })?;
+            planes.insert(plane.name.clone(), client);
+        }
+        Ok(Self { here, planes })
+    }
+
+    /// The cluster of an object or data plane.
+    pub fn of(&self, plane: Option<&str>) -> Result<&Client, ClusterError> {
+        match plane {
+            None => Ok(&self.here),
+            Some(plane) => self.planes.get(plane).ok_or_else(|| ClusterError::Plane(plane.to_owned())),
+        }
+    }
+}
+
+struct SecretPlace<'s> {
+    secret: &'s str,
+    key: &'s str,
+}
+
+impl<'s> SecretPlace<'s> {
+    fn of(place: &'s super::model::SecretKey) -> Self {
+        Self { secret: &place.secret, key: &place.key }
+    }
+}
+
+/// Applies a step, and waits until all of it is ready. `report` is told what is waited for.
+pub async fn apply(
+    clusters: &Clusters,
+    stack: &Stack,
+    step: &Step,
+    most: Duration,
+    report: &(dyn Fn(&str) + Sync),
+) -> Result<(), ClusterError> {
+    for object in &step.objects {
+        apply::document(clusters.of(object.plane.as_deref())?, &labelled(stack, object)).await?;
+    }
+    let started = Instant::now();
+    for object in &step.objects {
+        ready(clusters, object, started, most, report).await?;
+    }
+    Ok(())
+}
+
+async fn ready(
+    clusters: &Clusters,
+    object: &Object,
+    started: Instant,
+    most: Duration,
+    report: &(dyn Fn(&str) + Sync),
+) -> Result<(), ClusterError> {
+    let mut told = String::new();
+    loop {
+        let live = apply::current(clusters.of(object.plane.as_deref())?, &object.value).await?;
+        let live = live.and_then(|live| serde_json::to_value(live).ok()).unwrap_or(Value::Null);
+        let reason = match readiness(&live) {
+            Readiness::Ready => return Ok(()),
+            Readiness::Failed(reason) => return Err(ClusterError::Failed { object: object.reference(), reason }),
+            Readiness::Waiting(reason) => reason,
+        };
+        if started.elapsed() > most {
+            return Err(ClusterError::NotReady { object: object.reference(), reason, waited: started.elapsed() });
+        }
+        let text = format!("{}: {reason}", object.reference());
+        if text != told {
+            report(&text);
+            told = text;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The object with the labels of what is ours.
+fn labelled(stack: &Stack, object: &Object) -> Value {
+    let mut value = object.value.clone();
+    if !KEPT.contains(&value["kind"].as_str().unwrap_or_default()) {
+        value["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("metalgate");
+        value["metadata"]["labels"][STACK_LABEL] = json!(stack.name);
+    }
+    value
+}
+
+/// An object, and whether it is ready.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Look {
+    /// The object.
+    pub object: ObjectRef,
+    /// Whether it does what it is there for.
+    pub ready: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Looks at every object once.
+pub async fn look(clusters: &Clusters, steps: &[Step]) -> Result<Vec<Look>, ClusterError> {
+    let mut seen = Vec::new();
+    for object in steps.iter().flat_map(|step| &step.objects) {
+        let live = apply::current(clusters.of(object.plane.as_deref())?, &object.value).await?;
+        let live = live.and_then(|live| serde_json::to_value(live).ok()).unwrap_or(Value::Null);
+        let (ready, reason) = match readiness(&live) {
+            Readiness::Ready => (true, None),
+            Readiness::Waiting(reason) | Readiness::Failed(reason) => (false, Some(reason)),
+        };
+        seen.push(Look { object: object.reference(), ready, reason });
+    }
+    Ok(seen)
+}
+
+/// What applying the steps would change, object by object.
+pub async fn rehearse(clusters: &Clusters, stack: &Stack, steps: &[Step]) -> Result<Vec<Change>, ClusterError> {
+    let mut changes = Vec::new();
+    let mut wanted = Vec::new();
+    for object in steps.iter().flat_map(|step| &step.objects) {
+        let client = clusters.of(object.plane.as_deref())?;
+        wanted.push(object.reference());
+        let planned = labelled(stack, object);
+        let live = apply::current(client, &planned).await?;
+        let live = live.and_then(|live| serde_json::to_value(live).ok());
+        let result = match apply::rehearse(client, &planned).await {
+            Ok(result) => serde_json::to_value(result).unwrap_or(planned),
+            // Its kind or its namespace is made by an object before it.
+            Err(ApplyError::Api(error)) if live.is_none() && apply::is_unknown_kind(&error) => planned,
+            Err(error) => return Err(error.into()),
+        };
+        changes.extend(diff::change(object.reference(), live.as_ref(), Some(&result)));
+    }
+    for object in recorded(clusters, stack).await? {
+        if !wanted.contains(&object) {
+            changes.push(Change { object, lines: vec![String::from("- deleted")] });
+        }
+    }
+    Ok(changes)
+}
+
+/// Deletes what an earlier run has applied and the gateway no longer names, and records what it names now.
+pub async fn prune(clusters: &Clusters, stack: &Stack, steps: &[Step]) -> Result<Vec<ObjectRef>, ClusterError> {
+    let all = steps.iter().flat_map(|step| &step.objects).map(Object::reference);
+    let wanted: Vec<ObjectRef> = all.filter(|object| !KEPT.contains(&object.kind.as_str())).collect();
+    let mut deleted = Vec::new();
+    for object in recorded(clusters, stack).await?.into_iter().rev() {
+        if wanted.contains(&object) {
+            continue;
+        }
+        // Where the cluster of a data plane is no longer named, nobody can reach it.
+        if let Ok(client) = clusters.of(object.plane.as_deref()) {
+            apply::delete(
+                client,
+                &json!({
+                    "apiVersion": object.api_version, "kind": object.kind,
+                    "metadata": {"name": object.name, "namespace": object.namespace},
+                }),
+            )
+            .await?;
+            deleted.push(object);
+        }
+    }
+    record(clusters, stack, &wanted).await?;
+    Ok(deleted)
+}
+
+fn record_name(stack: &Stack) -> String {
+    stack.named("objects")
+}
+
+async fn record(clusters: &Clusters, stack: &Stack, objects: &[ObjectRef]) -> Result<(), ClusterError> {
+    let text = serde_json::to_string(objects).map_err(|_| ClusterError::Record(record_name(stack)))?;
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": record_name(stack), "namespace": stack.gateway.namespace},
+        "data": {"objects": text},
+    });
+    apply::document(&clusters.here, &labelled(stack, &Object::here(map))).await?;
+    Ok(())
+}
+
+/// What the last run has applied.
+async fn recorded(clusters: &Clusters, stack: &Stack) -> Result<Vec<ObjectRef>, ClusterError> {
+    let place = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": record_name(stack), "namespace": stack.gateway.namespace},
+    });
+    let Some(map) = apply::current(&clusters.here, &place).await? else { return Ok(Vec::new()) };
+    let text = map.data["data"]["objects"].as_str().unwrap_or_default();
+    serde_json::from_str(text).map_err(|_| ClusterError::Record(record_name(stack)))
+}
+
+/// Whether an object does what it is there for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// Not yet, because of this.
+    Waiting(String),
+    /// It will not, because of this.
+    Failed(String),
+}
+
+fn waiting(reason: impl Into<String>) -> Readiness {
+    Readiness::Waiting(reason.into())
+}
+
+/// What ready means for an object as it is; of kinds that have no status, that they are there.
+pub fn readiness(live: &Value) -> Readiness {
+    if live.is_null() {
+        return waiting("it is not there yet");
+    }
+    let (status, spec) = (&live["status"], &live["spec"]);
+    let generation = live["metadata"]["generation"].as_i64().unwrap_or_default();
+    let observed = status["observedGeneration"].as_i64().unwrap_or_default() >= generation;
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    match live["kind"].as_str().unwrap_or_default() {
+        "Deployment" | "StatefulSet" => {
+            let wanted = spec["replicas"].as_i64().unwrap_or(1);
+            let deadline =
+                condition(status, "Progressing").is_some_and(|one| one["reason"] == "ProgressDeadlineExceeded");
+            let available = number(&status["availableReplicas"]);
+            let (updated, all) = (number(&status["updatedReplicas"]), number(&status["replicas"]));
+            match () {
+                () if !observed => waiting("its controller has not seen the change"),
+                () if deadline => waiting(format!("{available} of {wanted} pods are available, for too long already")),
+                () if updated < wanted => waiting(format!("{updated} of {wanted} pods are of the new kind")),
+                () if all > updated => waiting(format!("{} old pods have not ended", all - updated)),
+                () if available < wanted => waiting(format!("{available} of {wanted} pods are available")),
+                () => Readiness::Ready,
+            }
+        }
+        "DaemonSet" => {
+            let wanted = number(&status["desiredNumberScheduled"]);
+            let done = number(&status["numberAvailable"]).min(number(&status["updatedNumberScheduled"]));
+            match observed && done >= wanted {
+                true => Readiness::Ready,
+                false => waiting(format!("{done} of {wanted} pods are available")),
+            }
+        }
+        "Job" => match (condition(status, "Complete"), condition(status, "Failed")) {
+            (Some(one), _) if one["status"] == "True" => Readiness::Ready,
+            (_, Some(one)) if one["status"] == "True" => Readiness::Failed(message(one)),
+            _ => waiting(format!("it runs; {} attempts have failed", number(&status["failed"]))),
+        },
+        "CustomResourceDefinition" => wants(status, "Established", None),
+        "GatewayClass" => wants(status, "Accepted", Some(generation)),
+        "Gateway" => wants(status, "Programmed", Some(generation)),
+        "HTTPRoute" => parents(&status["parents"], number_of_parents(spec), &["Accepted", "ResolvedRefs"], generation),
+        "SecurityPolicy" | "BackendTLSPolicy" => parents(&status["ancestors"], 1, &["Accepted"], generation),
+        "Backend" => wants(status, "Accepted", Some(generation)),
+        _ => Readiness::Ready,
+    }
+}
+
+fn number_of_parents(spec: &Value) -> usize {
+    spec["parentRefs"].as_array().map_or(0, Vec::len)
+}
+
+fn condition<'s>(status: &'s Value, kind: &str) -> Option<&'s Value> {
+    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+fn message(condition: &Value) -> String {
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    match (text("reason"), text("message")) {
+        (reason, message) if message.is_empty() => reason,
+        (reason, message) => format!("{reason}: {message}"),
+    }
+}
+
+/// Whether a condition is true, of this generation where it says so.
+fn wants(status: &Value, kind: &str, generation: Option<i64>) -> Readiness {
+    let Some(found) = condition(status, kind) else { return waiting(format!("it has no condition {kind} yet")) };
+    let current =
+        generation.is_none_or(|generation| found["observedGeneration"].as_i64().unwrap_or(generation) >= generation);
+    match (found["status"] == "True", current) {
+        (true, true) => Readiness::Ready,
+        (_, false) => waiting("its controller has not seen the change"),
+        (false, true) => {
+            waiting(format!("{kind} is {}: {}", found["status"].as_str().unwrap_or("unknown"), message(found)))
+        }
+    }
+}
+
+/// Whether all parents of a route have these conditions.
+fn parents(parents: &Value, least: usize, kinds: &[&str], generation: i64) -> Readiness {
+    let parents = parents.as_array().map(Vec::as_slice).unwrap_or_default();
+    if parents.len() < least.max(1) {
+        return waiting(format!("{} of {least} gateways have looked at it", parents.len()));
+    }
+    let states = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| wants(parent, kind, Some(generation))));
+    states.into_iter().find(|state| *state != Readiness::Ready).unwrap_or(Readiness::Ready)
+}
+
+/// Pods with labels that are not about to end.
+pub async fn pods(client: &Client, namespace: &str, labels: &Value) -> Result<Vec<Pod>, ApiError> {
+    let pairs = labels.as_object().into_iter().flatten();
+    let selector: Vec<String> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(&selector.join(","))).await;
+    let list = list.map_err(ApiError::of(format!("the pods of {namespace}")))?;
+    let ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Failed" | "Succeeded"))
+    };
+    Ok(list.items.into_iter().filter(|pod| !ended(pod)).collect())
+}
+
+/// `Pod NAMESPACE/NAME`.
+pub fn what_pod(pod: &Pod) -> String {
+    format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(live: Value) -> String {
+        match readiness(&live) {
+            Readiness::Ready => String::from("ready"),
+            Readiness::Waiting(reason) => reason,
+            Readiness::Failed(reason) => format!("failed: {reason}"),
+        }
+    }
+
+    #[test]
+    fn a_deployment_is_ready_when_only_new_pods_are_there_and_all_are_available() {
+        let of = |generation: i64, status: Value| {
+            reason(
+                json!({"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 2}, "status": status}),
+            )
+        };
+        let whole = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
+        assert_eq!(of(2, whole.clone()), "ready");
+        assert_eq!(of(3, whole), "its controller has not seen the change");
+        let old = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3});
+        assert_eq!(of(2, old), "1 old pods have not ended");
+        let few = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1});
+        assert_eq!(of(2, few), "1 of 2 pods are available");
+    }
+
+    #[test]
+    fn a_route_is_ready_when_every_gateway_has_taken_its_present_form() {
+        let parent = |accepted: &str, resolved: &str, generation: i64| {
+            let one = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "BackendNotFound", "observedGeneration": generation});
+            json!({"conditions": [one("Accepted", accepted), one("ResolvedRefs", resolved)]})
+        };
+        let of = |parents: Value| {
+            reason(json!({
+                "kind": "HTTPRoute", "metadata": {"generation": 2}, "spec": {"parentRefs": [{}, {}]},
+                "status": {"parents": parents},
+            }))
+        };
+        assert_eq!(of(json!([parent("True", "True", 2)])), "1 of 2 gateways have looked at it");
+        assert_eq!(of(json!([parent("True", "True", 2), parent("True", "True", 2)])), "ready");
+        assert_eq!(
+            of(json!([parent("True", "True", 2), parent("True", "False", 2)])),
+            "ResolvedRefs is False: BackendNotFound"
+        );
+        assert_eq!(
+            of(json!([parent("True", "True", 2), parent("True", "True", 1)])),
+            "its controller has not seen the change"
+        );
+    }
+
+    #[test]
+    fn a_job_that_gave_up_is_not_waited_for() {
+        let status = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]});
+        assert_eq!(reason(json!({"kind": "Job", "status": status})), "failed: BackoffLimitExceeded");
+        assert_eq!(reason(Value::Null), "it is not there yet");
+    }
+}

@@ -1,0 +1,196 @@
+//! Proof that a gateway works now: that its data planes have the configuration of this control plane, and that traffic flows.
+//!
+//! Each check says what was seen. The last one is the canary: a route of one's own with an answer that nobody can guess, which
+//! appears on every data plane and disappears again. Nothing else shows that configuration is pushed at this moment.
+
+use super::reach::{Reach, ReachError, Tls, get};
+use super::{Stack, cluster::Clusters, envoy, kong, model::ProviderName};
+use crate::api::ApiError;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use rand::Rng;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How often a data plane is asked for the canary.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What was looked at, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// Which property of the gateway.
+    pub name: &'static str,
+    /// Of which pod or object.
+    pub subject: String,
+    /// Whether it is as it should be.
+    pub passed: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// All that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Proof {
+    /// In the order in which it was looked at.
+    pub checks: Vec<Check>,
+}
+
+impl Proof {
+    /// Whether everything is as it should be.
+    pub fn holds(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.passed)
+    }
+
+    /// Adds a check that went well, or not.
+    pub fn add(&mut self, name: &'static str, subject: impl Into<String>, result: Result<String, String>) {
+        let (passed, detail) = match result {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        self.checks.push(Check { name, subject: subject.into(), passed, detail });
+    }
+}
+
+/// A gateway that could not even be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Kong's Admin API.
+    #[error(transparent)]
+    Admin(#[from] kong::admin::AdminError),
+    /// The clusters.
+    #[error(transparent)]
+    Cluster(#[from] super::cluster::ClusterError),
+}
+
+/// How long is waited for what takes its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until a route is on every data plane, or gone from it.
+    pub canary: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { canary: Duration::from_secs(60) }
+    }
+}
+
+/// Looks at everything. `reach` is how pods are asked.
+pub async fn prove(
+    clusters: &Clusters,
+    stack: &Stack,
+    reach: &dyn Fn(&kube::Client) -> Reach,
+    patience: Patience,
+) -> Result<Proof, ProveError> {
+    match stack.gateway.provider.name {
+        ProviderName::KongHybrid => kong::prove::prove(clusters, stack, reach, patience).await,
+        ProviderName::EnvoyGateway => envoy::prove::prove(clusters, stack, reach, patience).await,
+    }
+}
+
+/// Where a data plane takes requests.
+#[derive(Clone)]
+pub struct Door {
+    /// Port in the pod.
+    pub port: u16,
+    /// TLS, where it wants that.
+    pub tls: Option<Tls>,
+    /// The host name that a request has to have.
+    pub host: String,
+}
+
+/// A path and an answer of one's own.
+pub struct Canary {
+    /// Below `/.metalgate/`.
+    pub path: String,
+    /// What it is answered with.
+    pub nonce: String,
+}
+
+impl Canary {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut bytes = [0u8; 12];
+        rand::rng().fill_bytes(&mut bytes);
+        let nonce = hex::encode(bytes);
+        Self { path: format!("/.metalgate/{nonce}"), nonce }
+    }
+
+    /// Waits until a data plane answers with the nonce (or does so no longer).
+    pub async fn seen(
+        &self,
+        reach: &Reach,
+        pod: &Pod,
+        door: &Door,
+        there: bool,
+        most: Duration,
+    ) -> Result<String, String> {
+        let started = Instant::now();
+        loop {
+            let answer = reach.http(pod, door.port, door.tls.as_ref(), get(&door.host, &self.path)).await;
+            let seen = match &answer {
+                Ok(answer) => {
+                    let is_canary = answer.status() == 200 && contains(answer.body(), self.nonce.as_bytes());
+                    if is_canary == there {
+                        let verb = if there { "answers" } else { "is gone" };
+                        return Ok(format!("the canary {verb} after {:.1} s", started.elapsed().as_secs_f64()));
+                    }
+                    format!("its last answer was {}", answer.status())
+                }
+                Err(error) => crate::cli::chain(error),
+            };
+            if started.elapsed() > most {
+                let what = if there { "does not appear" } else { "does not disappear" };
+                return Err(format!("the canary {what} within {} s: {seen}", most.as_secs()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn contains(body: &[u8], nonce: &[u8]) -> bool {
+    body.windows(nonce.len()).any(|window| window == nonce)
+}
+
+/// Asks every pod for the canary, side by side.
+pub async fn canary_on(
+    proof: &mut Proof,
+    name: &'static str,
+    canary: &Canary,
+    pods: &[(Reach, Pod, Door)],
+    there: bool,
+    most: Duration,
+) {
+    let asked = pods.iter().map(|(reach, pod, door)| canary.seen(reach, pod, door, there, most));
+    let results = futures::future::join_all(asked).await;
+    for ((_, pod, _), result) in pods.iter().zip(results) {
+        proof.add(name, pod.name_any(), result);
+    }
+}
+
+/// A pod's answer as JSON.
+pub async fn json(reach: &Reach, pod: &Pod, port: u16, path: &str) -> Result<serde_json::Value, String> {
+    let text = text(reach, pod, port, path).await?;
+    serde_json::from_str(&text).map_err(|error| format!("its answer to {path} is no JSON: {error}"))
+}
+
+/// A pod's answer with status 200.
+pub async fn text(reach: &Reach, pod: &Pod, port: u16, path: &str) -> Result<String, String> {
+    let answer = reach.http(pod, port, None, get("localhost", path)).await;
+    let answer = answer.map_err(|error: ReachError| crate::cli::chain(&error))?;
+    match answer.status().as_u16() {
+        200 => Ok(String::from_utf8_lossy(answer.body()).into_owned()),
+        status => Err(format!("it answers {path} with {status}")),
+    }
+}
