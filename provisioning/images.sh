@@ -18,6 +18,9 @@ new_root() {
     echo "$work/roots/$1"
 }
 
+# Whom programs trust on the internet, from Debian.
+certificates() { install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/ca-certificates.crt"; }
+
 # busybox ROOT APPLET...: a shell's few commands.
 busybox() {
     local root=$1 applet

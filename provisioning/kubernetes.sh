@@ -123,6 +123,3 @@ build_kube_vip() {
     pack "$out" kube-vip "ghcr.io/kube-vip/kube-vip:$version" "$root" --entrypoint /kube-vip
     echo "$version" >"$out/version"
 }
-
-# Whom programs trust on the internet, from Debian.
-certificates() { install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/ca-certificates.crt"; }

@@ -48,6 +48,12 @@ pub enum Kind {
     CniManifest,
     /// Container images: an OCI archive, or one of `docker save`.
     ContainerImage,
+    /// Envoy Gateway, as a program outside of a cluster.
+    EnvoyGateway,
+    /// Envoy, as a program outside of a cluster.
+    Envoy,
+    /// What is applied to a cluster before its API gateway starts: Kubernetes objects in YAML.
+    GatewayManifest,
 }
 
 impl fmt::Display for Kind {
