@@ -34,6 +34,8 @@ pub enum EventKind {
     PhaseFailed { phase: String, error: String },
     /// Part of a long step that concerns no machine (a download, a checksum): bytes so far and in all.
     Progress { what: String, done: u64, total: Option<u64> },
+    /// What is done on the gateway, or was seen of it.
+    Gateway { detail: String },
     /// The same for what is counted: objects so far and in all.
     Count { what: String, done: u64, total: u64 },
 

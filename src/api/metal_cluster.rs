@@ -1,6 +1,7 @@
 //! `MetalCluster`: the cluster as a whole.
 
 use super::MachineRole;
+use crate::gateway::model::Gateway;
 use crate::names::Labels;
 use crate::spec::{Cni, DhcpMode, ImageFormat, User};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -46,6 +47,9 @@ pub struct MetalClusterSpec {
     pub groups: Vec<MachineGroup>,
     /// How machines are installed.
     pub provisioning: Provisioning,
+    /// The gateway in front of it, which its manager keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
 }
 
 /// The image that is written to disks.
@@ -108,7 +112,10 @@ pub struct MetalClusterStatus {
     /// Sum of the container network's manifest that was applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_manifest: Option<String>,
-    /// `MachinesInstalled`, `ControlPlaneInitialized`, `NetworkApplied`, `GroupsComplete`, `Ready`.
+    /// How the gateway is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayStatus>,
+    /// `MachinesInstalled`, `ControlPlaneInitialized`, `NetworkApplied`, `GroupsComplete`, `Ready`; with a gateway `GatewayReady`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status speaks of.
@@ -117,4 +124,16 @@ pub struct MetalClusterStatus {
     /// Epoch of the side that wrote this, see `pivot::fence`.
     #[serde(default)]
     pub epoch: u64,
+}
+
+/// How a cluster's gateway is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// Generation of the spec that this speaks of.
+    pub observed_generation: i64,
+    /// Whether everything is in place.
+    pub ready: bool,
+    /// What is waited for, or went wrong.
+    pub message: String,
 }

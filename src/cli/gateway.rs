@@ -9,7 +9,8 @@ use crate::gateway::reach::Reach;
 use crate::gateway::reconcile::{self, PROPAGATION, Settings};
 use crate::gateway::{Stack, Sums};
 use crate::image;
-use crate::image::manifest::{Kind, Manifest};
+use crate::image::manifest::Manifest;
+use crate::node::supplies::gateway_definitions;
 use crate::secret::Secret;
 use crate::workflow::pivot::KUBECONFIG;
 use crate::{kubeconfig, spec};
@@ -136,14 +137,6 @@ struct NotProved {
 #[error("no kubeconfig for {0}: name one with --kubeconfig")]
 struct NoKubeconfig(String);
 
-/// Definitions that the artifact directory does not have.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the artifact directory {} has no manifest of the gateway's resource definitions: `metalgate artifacts fill` gets it, \
-     --without-definitions leaves them to somebody else", .0.display()
-)]
-struct NoDefinitions(PathBuf);
-
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.what {
         What::Plan(args) => plan(&args),
@@ -267,10 +260,7 @@ impl MakeArgs {
             None => image::default_dir()?,
         };
         let manifest = Manifest::load(&dir)?;
-        let found = manifest.artifacts.iter().find(|one| one.kind == Kind::GatewayManifest && one.path.ends_with(name));
-        let path = found.map(|artifact| manifest.path_of(artifact)).ok_or(NoDefinitions(dir))?;
-        let text = std::fs::read_to_string(path)?;
-        Ok(serde_saphyr::from_multiple(&text)?)
+        Ok(gateway_definitions(&manifest, name)?)
     }
 
     fn settings<'s>(&self, definitions: Vec<Value>, reach: &'s (dyn Fn(&Client) -> Reach + Sync)) -> Settings<'s> {

@@ -121,6 +121,7 @@ fn state_change(event: &Event) -> Option<String> {
         (Some(machine), EventKind::State { state, reason }) => Some(format!("{machine}: {state}: {reason}")),
         (Some(machine), EventKind::AgentStep { step, detail }) => Some(format!("{machine}: {step}: {detail}")),
         (Some(machine), EventKind::NodeStep { step, detail }) => Some(format!("{machine}: {step}: {detail}")),
+        (None, EventKind::Gateway { detail }) => Some(format!("gateway: {detail}")),
         (None, EventKind::PhaseStarted { title, .. }) => Some(format!("{title} ...")),
         _ => None,
     }

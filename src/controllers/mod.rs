@@ -5,6 +5,7 @@
 //! is in the objects, so a killed run goes on where it stood.
 
 pub mod cluster;
+mod gateway;
 mod installations;
 pub mod machine;
 mod seed;
@@ -254,6 +255,9 @@ pub fn start(context: &Arc<Context>, tasks: &mut Tasks, cancel: &CancellationTok
         .graceful_shutdown_on(end(cancel.clone(), filled))
         .run(cluster::reconcile, retry, context.clone());
     tasks.spawn(clusters.for_each(|_| async {}).map(Ok));
+    if let Workload::Own(client) = &context.workload {
+        tasks.spawn(gateway::keep(context.clone(), client.clone(), cancel.clone()).map(Ok));
+    }
     tasks.spawn(context.sightings.clone().follow(context.events.subscribe(), cancel.clone()).map(Ok));
 }
 

@@ -26,6 +26,8 @@ pub enum Feature {
     SeveralListenersOfAProtocol,
     /// Backends of one route with different TLS.
     MixedBackends,
+    /// TLS whose certificate is checked, to a service that is asked by the client's name.
+    VerifiedTlsByClientsName,
     /// Language models.
     Ai,
     /// A route to several models.
@@ -57,6 +59,9 @@ fn kong(edition: Edition, feature: Feature) -> Option<&'static str> {
         Feature::ClassName => Some("Kong is configured by its Admin API, not by the Gateway API"),
         Feature::SeveralListenersOfAProtocol => Some("a route of Kong cannot tell two ports of one protocol apart"),
         Feature::MixedBackends => Some("the targets of a Kong upstream share one protocol and one TLS configuration"),
+        Feature::VerifiedTlsByClientsName => {
+            Some("Kong asks for the certificate of the name that it sends: write `preserveHost: false`")
+        }
         Feature::License if edition == Edition::Oss => Some("the open-source edition has no licence"),
         Feature::WeightedAi if edition == Edition::Oss => {
             Some("the plugin ai-proxy has one target; ai-proxy-advanced belongs to Kong Enterprise")
@@ -76,6 +81,6 @@ fn envoy(feature: Feature) -> Option<&'static str> {
         Feature::Ai | Feature::WeightedAi => {
             Some("language models want Envoy AI Gateway, which this version does not install")
         }
-        Feature::Image | Feature::ClassName | Feature::SeveralListenersOfAProtocol | Feature::MixedBackends => None,
+        Feature::Image | Feature::ClassName | Feature::SeveralListenersOfAProtocol | Feature::MixedBackends | Feature::VerifiedTlsByClientsName => None,
     }
 }

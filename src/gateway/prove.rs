@@ -84,7 +84,7 @@ impl Default for Patience {
 pub async fn prove(
     clusters: &Clusters,
     stack: &Stack,
-    reach: &dyn Fn(&kube::Client) -> Reach,
+    reach: &(dyn Fn(&kube::Client) -> Reach + Sync),
     patience: Patience,
 ) -> Result<Proof, ProveError> {
     match stack.gateway.provider.name {

@@ -31,7 +31,7 @@ pub async fn apply(client: &Client, cluster: &MetalCluster, image: &str) -> Resu
     let values = context! {
         namespace => NAMESPACE, cluster => cluster.name_any(), image => image,
         // One acts, the others wait; more than two wait for nothing.
-        replicas => nodes.min(2), port => PROBE_PORT,
+        replicas => nodes.min(2), port => PROBE_PORT, gateway => cluster.spec.gateway.is_some(),
     };
     let text = template::render(TEMPLATE, &values)?;
     let documents = serde_saphyr::from_multiple::<serde_json::Value>(&text).map_err(Box::new)?;

@@ -13,6 +13,7 @@ pub mod services;
 use crate::api::{ApiError, MetalCluster, NAMESPACE, secrets};
 use crate::controllers::{self, Tasks, Workload};
 use crate::event::EventBus;
+use crate::gateway::Stack;
 use crate::image::manifest::Manifest;
 use crate::netboot::http::ServedFile;
 use crate::node::prepare::OS_IMAGES;
@@ -109,7 +110,9 @@ async fn side(client: Client, settings: &Settings, events: &EventBus) -> Result<
     let spec = cluster.map_err(ApiError::of(format!("MetalCluster {}", settings.cluster)))?.spec;
     let manifest = Manifest::load(&settings.artifacts)?;
     let arches = manifest.arches_of_nodes();
-    let supplies = Supplies::new(manifest, &spec.kubernetes_version, spec.cni, spec.virtual_ip, &arches)?;
+    let stack = spec.gateway.clone().map(|gateway| Stack { name: settings.cluster.clone(), gateway });
+    let (version, virtual_ip) = (&spec.kubernetes_version, spec.virtual_ip);
+    let supplies = Supplies::new(manifest, version, spec.cni, virtual_ip, stack.as_ref(), &arches)?;
     let interfaces = if_addrs::get_if_addrs()?;
     let ours = interfaces.iter().find(|interface| interface.ip() == IpAddr::V4(settings.address));
     let image = ServedFile {

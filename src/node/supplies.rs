@@ -3,6 +3,7 @@
 //! Made once, before a machine is touched: whatever a node would miss later is an error here.
 
 use crate::api::MachineRole;
+use crate::gateway::Stack;
 use crate::hardware::Arch;
 use crate::image::manifest::{Artifact, Kind, Manifest, ManifestError};
 use crate::manager;
@@ -73,8 +74,16 @@ pub enum SuppliesError {
         /// Its name.
         name: &'static str,
     },
-    /// The manifest cannot be read.
-    #[error("cannot read the container network's manifest {path}")]
+    /// The definitions of the gateway's resources.
+    #[error("the artifacts in {dir} have no {name}, which spec.gateway needs: run `metalgate artifacts fill`")]
+    NoDefinitions {
+        /// The artifact directory.
+        dir: PathBuf,
+        /// The file.
+        name: &'static str,
+    },
+    /// A manifest cannot be read.
+    #[error("cannot read the manifest {path}")]
     Network {
         /// The file.
         path: PathBuf,
@@ -120,6 +129,8 @@ pub struct Supplies {
     virtual_ip: bool,
     /// The container network; none where the user brings one.
     pub network: Option<Network>,
+    /// Definitions of the gateway's resources.
+    pub definitions: Vec<Value>,
 }
 
 /// Name and tag of an image reference.
@@ -140,6 +151,7 @@ impl Supplies {
         version: &str,
         cni: Cni,
         virtual_ip: bool,
+        gateway: Option<&Stack>,
         arches: &BTreeSet<Arch>,
     ) -> Result<Self, SuppliesError> {
         let dir = || manifest.dir().to_owned();
@@ -170,9 +182,18 @@ impl Supplies {
                     missing.insert(format!("{reference} (named by the container network's manifest)"));
                 }
             }
+            for reference in gateway.iter().flat_map(|gateway| gateway.images()) {
+                if manifest.image(&reference, *arch).is_none() {
+                    missing.insert(format!("{reference} (named by spec.gateway)"));
+                }
+            }
         }
         if missing.is_empty() {
-            Ok(Self { network, manifest, virtual_ip })
+            let definitions = match gateway.and_then(Stack::definitions) {
+                Some(name) => gateway_definitions(&manifest, name)?,
+                None => Vec::new(),
+            };
+            Ok(Self { network, manifest, virtual_ip, definitions })
         } else {
             Err(SuppliesError::Images { dir: dir(), missing })
         }
@@ -254,7 +275,9 @@ impl Supplies {
 
     /// What machines may fetch at all: never the bootstrap cluster's programs. The OS image has an address of its own.
     pub fn served(&self) -> impl Iterator<Item = &Artifact> {
-        let public = |kind| !matches!(kind, Kind::Etcd | Kind::KubeApiserver | Kind::OsImage);
+        let public = |kind| {
+            !matches!(kind, Kind::Etcd | Kind::KubeApiserver | Kind::OsImage | Kind::EnvoyGateway | Kind::Envoy)
+        };
         self.manifest.artifacts.iter().filter(move |artifact| public(artifact.kind))
     }
 }
@@ -272,13 +295,24 @@ fn network(manifest: &Manifest, cni: Cni) -> Result<Option<Network>, SuppliesErr
     };
     let artifact =
         manifest.cni(name).ok_or_else(|| SuppliesError::NoNetwork { dir: manifest.dir().to_owned(), name })?;
-    let path = manifest.path_of(artifact);
+    Ok(Some(Network { sha256: artifact.sha256.clone(), documents: documents(manifest.path_of(artifact))? }))
+}
+
+/// The definitions of a gateway's resources, in the file called `name`.
+pub fn gateway_definitions(manifest: &Manifest, name: &'static str) -> Result<Vec<Value>, SuppliesError> {
+    let mut all = manifest.artifacts.iter().filter(|artifact| artifact.kind == Kind::GatewayManifest);
+    let found = all.find(|artifact| artifact.path.ends_with(name));
+    let found = found.ok_or_else(|| SuppliesError::NoDefinitions { dir: manifest.dir().to_owned(), name })?;
+    documents(manifest.path_of(found))
+}
+
+/// The documents of a YAML file.
+fn documents(path: PathBuf) -> Result<Vec<Value>, SuppliesError> {
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| SuppliesError::Network { path: path.clone(), source };
     let text = std::fs::read_to_string(&path).map_err(|error| failed(error.into()))?;
     let documents = serde_saphyr::from_multiple::<Value>(&text).map_err(|error| failed(error.into()))?;
-    let documents = documents.into_iter().filter(|document| !document.is_null()).collect();
-    Ok(Some(Network { sha256: artifact.sha256.clone(), documents }))
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 impl Network {

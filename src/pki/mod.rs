@@ -378,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn leaves_name_their_authoritys_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::keep(dir.path(), "ca", "test CA").unwrap();
+        authority.keep_leaf(dir.path(), "leaf", &request(Duration::from_secs(86_400))).unwrap();
+        // Where two authorities of one name are trusted, OpenSSL finds the right one by this alone.
+        let show = |file: &str, extension: &str| {
+            let path = dir.path().join(file).display().to_string();
+            let text = openssl(&["x509", "-in", &path, "-noout", "-ext", extension]);
+            text.lines().last().unwrap_or_default().trim().to_owned()
+        };
+        let key = show("ca.crt", "subjectKeyIdentifier");
+        assert!(key.len() > 20);
+        assert_eq!(show("leaf.crt", "authorityKeyIdentifier"), key);
+    }
+
+    #[test]
     fn an_old_or_damaged_leaf_is_issued_anew() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new("test CA").unwrap();

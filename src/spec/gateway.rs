@@ -631,6 +631,14 @@ fn route(reader: &mut Reader, context: &Context, value: &Value, seen: &mut BTree
         return None;
     }
     let (preserve_host, backends) = (preserve_host?, backends?);
+    let checked = |backend: &Backend| {
+        let service = context.services.as_ref().and_then(|all| all.get(&backend.service));
+        service.is_some_and(|tls| tls.as_ref().is_some_and(|tls| tls.verify))
+    };
+    if preserve_host && backends.iter().any(checked) {
+        let what = format!("{}: checked TLS with preserveHost", value.name);
+        supported(reader, &context.provider, Feature::VerifiedTlsByClientsName, &what, &value.range).then_some(())?;
+    }
     if !preserve_host && backends.len() > 1 {
         let problem = Problem::new("`preserveHost: false` needs one backend: several have several names");
         let at = value.node.shown_at(&["preserveHost"]).unwrap_or(value.range.clone());

@@ -135,6 +135,13 @@ pub struct ClusterSpec {
     pub gateway: Option<Gateway>,
 }
 
+impl ClusterSpec {
+    /// Its gateway, by the cluster's name.
+    pub fn stack(&self) -> Option<Stack> {
+        self.gateway.clone().map(|gateway| Stack { name: self.name.clone(), gateway })
+    }
+}
+
 /// Kubernetes and its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -28,6 +28,8 @@ pub enum Change {
     Group { group: String },
     /// A new worker group.
     NewGroup { group: String },
+    /// The gateway: made, changed, or no longer kept.
+    Gateway,
     /// A worker group that is gone: its machines are removed.
     NoGroup { group: String },
 }
@@ -35,6 +37,7 @@ pub enum Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Gateway => write!(f, "gateway: changed"),
             Self::NewHardware { name } => write!(f, "hardware {name}: new"),
             Self::Hardware { name } => write!(f, "hardware {name}: changed"),
             Self::Count { group, from, to } => write!(f, "group {group}: {from} -> {to} machines"),
@@ -94,6 +97,9 @@ pub async fn changes(client: &Client, spec: &ClusterSpec, machines: &[Machine]) 
             Some(one) if one != group => changes.push(Change::Group { group: name }),
             Some(_) => {}
         }
+    }
+    if old.spec.gateway != new.spec.gateway {
+        changes.push(Change::Gateway);
     }
     let kept: BTreeSet<&str> = new.spec.groups.iter().map(|group| group.name.as_str()).collect();
     let gone = old.spec.groups.iter().filter(|group| !kept.contains(group.name.as_str()));

@@ -21,13 +21,14 @@ use std::sync::Arc;
 pub struct Artifacts;
 
 /// Files that nodes fetch.
-const NODES: [Kind; 7] = [
+const NODES: [Kind; 8] = [
     Kind::Kubeadm,
     Kind::Kubelet,
     Kind::Kubectl,
     Kind::Crictl,
     Kind::CniPlugins,
     Kind::CniManifest,
+    Kind::GatewayManifest,
     Kind::ContainerImage,
 ];
 
@@ -116,7 +117,9 @@ pub fn supplies(
     let arches = plan.machines.iter().map(|machine| machine.arch).collect();
     let kubernetes = &spec.kubernetes;
     let virtual_ip = objects::is_virtual(spec, machines);
-    let supplies = Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, &arches)?;
+    let stack = spec.stack();
+    let supplies =
+        Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, stack.as_ref(), &arches)?;
     let manager = manager::image::reference()?;
     if supplies.manifest().image(&manager, Arch::Amd64).is_none() {
         return Err(ImageError::Manager(manager).into());

@@ -9,6 +9,7 @@ mod artifacts;
 pub mod board;
 mod bootstrap;
 pub mod delete;
+mod gateway;
 mod install;
 pub mod journal;
 pub mod kubeconfig;
@@ -62,6 +63,7 @@ const PHASES: &[&dyn Phase] = &[
     &netboot::Netboot,
     &install::Install,
     &pivot::Handover,
+    &gateway::Gateway,
 ];
 
 /// What the user asked for.
@@ -170,7 +172,7 @@ pub async fn create(
         context: None,
         installer_key: None,
     };
-    let self_managed: &[&dyn Phase] = &[&pivot::SelfManaged];
+    let self_managed: &[&dyn Phase] = &[&pivot::SelfManaged, &gateway::Gateway];
     let phases = if run.work_dir.join(pivot::SELF_MANAGED).exists() { self_managed } else { PHASES };
     let mut result = Ok(());
     for phase in phases {

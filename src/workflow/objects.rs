@@ -124,6 +124,7 @@ pub fn cluster(spec: &ClusterSpec, machines: &[Machine], image: &str) -> MetalCl
         users: spec.os.users.clone(),
         groups: std::iter::once(group(&spec.control_plane, MachineRole::ControlPlane)).chain(workers).collect(),
         provisioning: provisioning(spec),
+        gateway: spec.gateway.clone(),
     };
     let mut cluster = MetalCluster::new(&spec.name, object);
     cluster.metadata = metadata(&spec.name, &spec.name);

@@ -22,7 +22,7 @@ fn version() -> String {
 
 fn supplies() -> Supplies {
     let arches = BTreeSet::from([Arch::Amd64]);
-    Supplies::new(artifacts(), &version(), Cni::Flannel, true, &arches).unwrap()
+    Supplies::new(artifacts(), &version(), Cni::Flannel, true, None, &arches).unwrap()
 }
 
 fn cluster() -> MetalCluster {
@@ -161,7 +161,7 @@ fn what_nodes_would_miss_is_told_before_a_machine_is_touched() {
         whole.subset(whole.artifacts.iter().filter(|one| !parts.iter().any(|part| one.path.contains(part))))
     };
     let told = |parts: &[&str]| {
-        Supplies::new(without(parts), &version(), Cni::Flannel, true, &arches).unwrap_err().to_string()
+        Supplies::new(without(parts), &version(), Cni::Flannel, true, None, &arches).unwrap_err().to_string()
     };
     let missing = told(&["kube-proxy", "coredns", "kube-vip", "containers/amd64/flannel.tar"]);
     for image in [
@@ -175,8 +175,8 @@ fn what_nodes_would_miss_is_told_before_a_machine_is_touched() {
     assert!(missing.contains("named by the container network's manifest"), "{missing}");
     assert!(told(&["flannel.yaml"]).contains("no manifest of the container network flannel"));
     assert!(told(&["node/amd64/kubelet"]).contains("no kubelet for amd64"));
-    let other = Supplies::new(artifacts(), "v1.35.9", Cni::None, false, &arches).unwrap_err();
+    let other = Supplies::new(artifacts(), "v1.35.9", Cni::None, false, None, &arches).unwrap_err();
     assert!(matches!(&other, SuppliesError::Version { wanted, .. } if wanted == "v1.35.9"), "{other}");
     // Without a virtual address and with a network of the user's own, those images are not asked for.
-    Supplies::new(without(&["kube-vip", "flannel"]), &version(), Cni::None, false, &arches).unwrap();
+    Supplies::new(without(&["kube-vip", "flannel"]), &version(), Cni::None, false, None, &arches).unwrap();
 }

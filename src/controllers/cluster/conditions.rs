@@ -1,6 +1,6 @@
 //! A cluster's status, in the ecosystem's way: what is true of it, why, and since when.
 
-use crate::api::{MachineState, MetalCluster, MetalClusterStatus};
+use crate::api::{GatewayStatus, MachineState, MetalCluster, MetalClusterStatus};
 use crate::controllers::ReconcileError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -30,7 +30,7 @@ pub fn summary(cluster: &MetalCluster, findings: &Findings<'_>, epoch: u64) -> M
         Some(Ok(sum)) => sum.clone(),
         _ => old.network_manifest.clone(),
     };
-    let verdicts: [(&str, Verdict); 5] = [
+    let mut verdicts: Vec<(&str, Verdict)> = vec![
         ("MachinesInstalled", machines_installed(total, installed, failed)),
         ("ControlPlaneInitialized", initialized(findings)),
         ("NetworkApplied", network(findings)),
@@ -38,6 +38,9 @@ pub fn summary(cluster: &MetalCluster, findings: &Findings<'_>, epoch: u64) -> M
         ("Ready", is_ready(findings, wanted, ready)),
     ];
     let generation = cluster.metadata.generation.unwrap_or_default();
+    if cluster.spec.gateway.is_some() {
+        verdicts.push(("GatewayReady", gateway(old.gateway.as_ref(), generation)));
+    }
     let conditions = verdicts.into_iter().map(|(type_, (value, reason, message))| {
         let status = if value { "True" } else { "False" };
         let before = old.conditions.iter().find(|one| one.type_ == type_ && one.status == status);
@@ -56,6 +59,7 @@ pub fn summary(cluster: &MetalCluster, findings: &Findings<'_>, epoch: u64) -> M
         installed: installed as u32,
         ready: ready as u32,
         network_manifest,
+        gateway: old.gateway,
         conditions: conditions.collect(),
         observed_generation: generation,
         epoch,
@@ -92,6 +96,17 @@ fn groups(findings: &Findings<'_>) -> Verdict {
     match findings.lacking {
         [] => (true, "Complete", String::from("every group has its machines")),
         lacking => (false, "MachinesLacking", lacking.join("; ")),
+    }
+}
+
+fn gateway(status: Option<&GatewayStatus>, generation: i64) -> Verdict {
+    match status {
+        Some(status) if status.observed_generation < generation => {
+            (false, "Changing", String::from("the manager has not made the change yet"))
+        }
+        Some(status) if status.ready => (true, "InPlace", status.message.clone()),
+        Some(status) => (false, "NotInPlace", status.message.clone()),
+        None => (false, "WaitingForManager", String::from("the manager in the cluster makes it")),
     }
 }
 

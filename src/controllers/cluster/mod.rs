@@ -53,7 +53,12 @@ async fn write(context: &Context, cluster: &MetalCluster, status: MetalClusterSt
         return Ok(());
     }
     let name = cluster.name_any();
-    let patch = Patch::Merge(serde_json::json!({ "status": status }));
+    let mut value = serde_json::json!({ "status": status });
+    // The gateway's own reconciler writes that.
+    if let Some(fields) = value["status"].as_object_mut() {
+        fields.remove("gateway");
+    }
+    let patch = Patch::Merge(value);
     let api = context.objects::<MetalCluster>();
     let written = api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER), &patch).await;
     written.map_err(ApiError::of(format!("the status of MetalCluster {name}")))?;

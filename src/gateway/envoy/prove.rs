@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub async fn prove(
     clusters: &Clusters,
     stack: &Stack,
-    reach: &dyn Fn(&Client) -> Reach,
+    reach: &(dyn Fn(&Client) -> Reach + Sync),
     patience: Patience,
 ) -> Result<Proof, ProveError> {
     let mut proof = Proof::default();

@@ -59,7 +59,24 @@ impl Admin<'_> {
 
     /// Makes or replaces an entity.
     pub async fn put(&self, path: &str, body: &Value) -> Result<(), AdminError> {
-        self.order(Method::PUT, path, Some(body)).await.map(drop)
+        self.write(Method::PUT, path, body).await
+    }
+
+    /// Makes an entity in a collection.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<(), AdminError> {
+        self.write(Method::POST, path, body).await
+    }
+
+    async fn write(&self, method: Method, path: &str, body: &Value) -> Result<(), AdminError> {
+        match self.order(method.clone(), path, Some(body)).await? {
+            Some(_) => Ok(()),
+            // Only of what is read or deleted it is no mistake that it is not there.
+            None => Err(AdminError::Refused {
+                order: format!("{method} {path}"),
+                status: StatusCode::NOT_FOUND,
+                message: String::from("there is no such entity"),
+            }),
+        }
     }
 
     /// Deletes an entity, if it is there.

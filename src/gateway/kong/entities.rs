@@ -105,8 +105,16 @@ pub async fn sync(admin: &Admin<'_>, stack: &Stack, desired: &[Entity]) -> Resul
     for entity in desired {
         let list = list_of(&entity.collection);
         let key = (list.to_owned(), entity.id.clone());
-        if !there.get(&key).is_some_and(|there| holds(there, &entity.body)) {
-            admin.put(&format!("/{}/{}", entity.collection, entity.id), &entity.body).await?;
+        let present = there.get(&key);
+        if !present.is_some_and(|there| holds(there, &entity.body)) {
+            // A PUT makes everything but targets, which it only changes (Kong/kong#12987).
+            if entity.collection.ends_with("/targets") && present.is_none() {
+                let mut body = entity.body.clone();
+                body["id"] = json!(entity.id);
+                admin.post(&format!("/{}", entity.collection), &body).await?;
+            } else {
+                admin.put(&format!("/{}/{}", entity.collection, entity.id), &entity.body).await?;
+            }
             written += 1;
         }
         wanted.insert(key);
@@ -191,9 +199,10 @@ impl Maker<'_> {
             .filter_map(|backend| Some((self.stack.gateway.service(&backend.service)?, backend.weight)))
             .collect();
         let Some((first, _)) = backends.first().copied() else { return };
-        let (host, port) = match backends.as_slice() {
-            [_] => (first.address(), first.port),
-            _ => (self.upstream(route, &backends), if first.tls.is_some() { 443 } else { 80 }),
+        let name = first.tls.as_ref().and_then(|tls| tls.sni.as_deref()).filter(|_| !route.preserve_host);
+        let (host, port) = match (backends.as_slice(), name) {
+            ([_], None) => (first.address(), first.port),
+            _ => (self.upstream(route, &backends, name), if first.tls.is_some() { 443 } else { 80 }),
         };
         let milliseconds = route.timeout_seconds.map_or(60_000, |seconds| u64::from(seconds) * 1000);
         let mut service = json!({
@@ -213,9 +222,11 @@ impl Maker<'_> {
         self.plugins(&route.name, &id, route.auth.as_ref(), &route.request_headers, &route.response_headers);
     }
 
-    fn upstream(&mut self, route: &Route, backends: &[(&Service, u32)]) -> String {
+    /// Several targets, or one that is asked by another name than its own.
+    fn upstream(&mut self, route: &Route, backends: &[(&Service, u32)], asked: Option<&str>) -> String {
         let name = format!("{}.{}.metalgate", route.name, self.stack.name);
-        let upstream = self.make("upstreams", &route.name, json!({"name": name, "algorithm": "round-robin"}));
+        let body = json!({"name": name, "algorithm": "round-robin", "host_header": asked});
+        let upstream = self.make("upstreams", &route.name, body);
         for (service, weight) in backends {
             let target = format!("{}:{}", service.address(), service.port);
             let collection = format!("upstreams/{upstream}/targets");

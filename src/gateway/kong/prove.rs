@@ -24,7 +24,7 @@ const EMPTY_HASH: &str = "00000000000000000000000000000000";
 pub async fn prove(
     clusters: &Clusters,
     stack: &Stack,
-    reach: &dyn Fn(&kube::Client) -> Reach,
+    reach: &(dyn Fn(&kube::Client) -> Reach + Sync),
     patience: Patience,
 ) -> Result<Proof, ProveError> {
     let mut proof = Proof::default();
