@@ -13,7 +13,9 @@ pub mod secrets;
 
 pub use error::ApiError;
 pub use hardware::{BmcRef, Hardware, HardwareSpec, HardwareStatus};
-pub use metal_cluster::{GatewayStatus, MachineGroup, MetalCluster, MetalClusterSpec, MetalClusterStatus, OsImage, Provisioning};
+pub use metal_cluster::{
+    GatewayStatus, MachineGroup, MetalCluster, MetalClusterSpec, MetalClusterStatus, OsImage, Provisioning,
+};
 pub use metal_machine::{
     BootCredentials, Failure, InstallProgress, InstalledOs, MachineRole, MachineState, MetalMachine, MetalMachineSpec,
     MetalMachineStatus,

@@ -81,6 +81,10 @@ fn envoy(feature: Feature) -> Option<&'static str> {
         Feature::Ai | Feature::WeightedAi => {
             Some("language models want Envoy AI Gateway, which this version does not install")
         }
-        Feature::Image | Feature::ClassName | Feature::SeveralListenersOfAProtocol | Feature::MixedBackends | Feature::VerifiedTlsByClientsName => None,
+        Feature::Image
+        | Feature::ClassName
+        | Feature::SeveralListenersOfAProtocol
+        | Feature::MixedBackends
+        | Feature::VerifiedTlsByClientsName => None,
     }
 }

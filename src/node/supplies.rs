@@ -275,9 +275,8 @@ impl Supplies {
 
     /// What machines may fetch at all: never the bootstrap cluster's programs. The OS image has an address of its own.
     pub fn served(&self) -> impl Iterator<Item = &Artifact> {
-        let public = |kind| {
-            !matches!(kind, Kind::Etcd | Kind::KubeApiserver | Kind::OsImage | Kind::EnvoyGateway | Kind::Envoy)
-        };
+        let public =
+            |kind| !matches!(kind, Kind::Etcd | Kind::KubeApiserver | Kind::OsImage | Kind::EnvoyGateway | Kind::Envoy);
         self.manifest.artifacts.iter().filter(move |artifact| public(artifact.kind))
     }
 }

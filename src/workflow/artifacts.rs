@@ -118,8 +118,7 @@ pub fn supplies(
     let kubernetes = &spec.kubernetes;
     let virtual_ip = objects::is_virtual(spec, machines);
     let stack = spec.stack();
-    let supplies =
-        Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, stack.as_ref(), &arches)?;
+    let supplies = Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, stack.as_ref(), &arches)?;
     let manager = manager::image::reference()?;
     if supplies.manifest().image(&manager, Arch::Amd64).is_none() {
         return Err(ImageError::Manager(manager).into());

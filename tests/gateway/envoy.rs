@@ -6,8 +6,7 @@ use crate::{api_server, artifacts, assert_done, gateway, said};
 use axum::Router;
 use axum::http::HeaderMap;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use metalgate::api::apply;
 use metalgate::image::manifest::Kind;
 use reqwest::Certificate;
@@ -26,6 +25,13 @@ const ADDRESS: &str = "10.9.0.1";
 const INNER: &str = "METALGATE_TEST_GATEWAY_INNER";
 
 const GATEWAY: &str = include_str!("../../hardware-examples/gateway/accepted/envoy-lab/gateway.yaml");
+
+/// The example's gateway, reached from within: there is no node that could have a port.
+fn example() -> String {
+    let text = GATEWAY.replace("{type: NodePort, httpNodePort: 30080, httpsNodePort: 30443}", "{type: ClusterIP}");
+    assert_ne!(text, GATEWAY);
+    text
+}
 
 fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("ip runs");
@@ -83,17 +89,6 @@ async fn backend(name: &'static str, port: u16) {
     tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
 }
 
-/// A node, whose address a NodePort has.
-async fn node_object(client: &Client) {
-    let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}});
-    api.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
-    let status = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": ADDRESS}], "conditions": [{"type": "Ready", "status": "True"}],
-    }});
-    api.patch_status("node", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-}
-
 /// A Service without pods, whose requests go to a port here.
 async fn service(client: &Client, name: &str, port: u16) {
     let metadata = json!({"name": name, "namespace": "shop"});
@@ -109,21 +104,6 @@ async fn service(client: &Client, name: &str, port: u16) {
     ] {
         apply::document(client, &object).await.unwrap();
     }
-}
-
-/// The data plane's pod as its Service knows it.
-async fn endpoint(client: &Client, deployment: &Deployment) {
-    let (namespace, service) = (deployment.namespace().unwrap(), deployment.name_any());
-    // As the controller of EndpointSlices does it: with the labels of the Service.
-    let mut labels = deployment.labels().clone();
-    labels.insert(String::from("kubernetes.io/service-name"), service.clone());
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": service, "namespace": namespace, "labels": labels},
-        "ports": [{"name": "http-80", "port": 10080, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [ADDRESS], "nodeName": "node", "conditions": {"ready": true}}],
-    });
-    apply::document(client, &slice).await.unwrap();
 }
 
 /// Runs what Deployments ask for.
@@ -180,11 +160,7 @@ impl Node {
                 }
                 "envoy-gateway" => {}
                 _ if self.data_plane.is_none() => self.start_envoy(&deployment, kubeconfig).await,
-                name => {
-                    pod(&self.client, &deployment, &format!("{name}-0"), ADDRESS).await;
-                    // A node port's address is one of a node with a pod that is ready.
-                    endpoint(&self.client, &deployment).await;
-                }
+                name => pod(&self.client, &deployment, &format!("{name}-0"), ADDRESS).await,
             }
             deployment_is_ready(&self.client, &deployment).await;
         }
@@ -232,7 +208,6 @@ async fn inner() {
     assert!(bound.success());
     let cluster = api_server(dir.path()).await;
     let (client, kubeconfig) = (cluster.client(), cluster.kubeconfig().to_owned());
-    node_object(&client).await;
     backend("web", 9001).await;
     backend("web-next", 9002).await;
     service(&client, "web", 9001).await;
@@ -240,7 +215,7 @@ async fn inner() {
     let node = Node { client: client.clone(), dir: dir.path().to_owned(), control_plane: None, data_plane: None };
     let node = keep(node, kubeconfig.clone());
     let file = dir.path().join("gateway.yaml");
-    std::fs::write(&file, GATEWAY).unwrap();
+    std::fs::write(&file, example()).unwrap();
 
     let started = Instant::now();
     let applied = gateway(&kubeconfig, &file, &["apply", "--timeout", "3", "--propagation", "5"]).await;
@@ -392,7 +367,7 @@ async fn drift_and_pruning(client: &Client, kubeconfig: &Path, file: &Path) {
     assert!(said(&status).contains("envoy-rate-limit: CN=") && said(&status).contains("renewed from"));
     assert_done(&gateway(kubeconfig, file, &["apply", "--timeout", "3", "--propagation", "5"]).await);
     assert!(apply::current(client, &route).await.unwrap().is_some());
-    let other = GATEWAY.replace("- name: shop\n", "- name: store\n");
+    let other = example().replace("- name: shop\n", "- name: store\n");
     std::fs::write(file, &other).unwrap();
     let planned = gateway(kubeconfig, file, &["apply", "--dry-run"]).await;
     assert!(said(&planned).contains("HTTPRoute envoy-gateway-system/edge-shop\n  - deleted"), "{}", said(&planned));

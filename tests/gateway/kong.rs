@@ -170,7 +170,8 @@ impl Lab {
     /// Until a proof says something: what a data plane finds out takes it a moment.
     async fn proof_says(&self, wanted: &str) {
         let mut last = String::new();
-        for _ in 0..8 {
+        // A data plane without a connection is given up after 45 s.
+        for _ in 0..14 {
             let proof = self.prove().await;
             last = said(&proof);
             if last.contains(wanted) {
