@@ -55,7 +55,7 @@ pub enum ClusterError {
     #[error("{object} failed: {reason}")]
     Failed {
         /// The object.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// What it says.
         reason: String,
     },
@@ -63,7 +63,7 @@ pub enum ClusterError {
     #[error("{object} is not ready after {} s: {reason}", .waited.as_secs())]
     NotReady {
         /// The object.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// What it waits for.
         reason: String,
         /// How long it was waited for.
@@ -164,11 +164,17 @@ async fn ready(
         let live = live.and_then(|live| serde_json::to_value(live).ok()).unwrap_or(Value::Null);
         let reason = match readiness(&live) {
             Readiness::Ready => return Ok(()),
-            Readiness::Failed(reason) => return Err(ClusterError::Failed { object: object.reference(), reason }),
+            Readiness::Failed(reason) => {
+                return Err(ClusterError::Failed { object: Box::new(object.reference()), reason });
+            }
             Readiness::Waiting(reason) => reason,
         };
         if started.elapsed() > most {
-            return Err(ClusterError::NotReady { object: object.reference(), reason, waited: started.elapsed() });
+            return Err(ClusterError::NotReady {
+                object: Box::new(object.reference()),
+                reason,
+                waited: started.elapsed(),
+            });
         }
         let text = format!("{}: {reason}", object.reference());
         if text != told {

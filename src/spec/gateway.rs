@@ -54,9 +54,9 @@ pub(super) fn read(reader: &mut Reader, value: &Value) -> Option<Gateway> {
     };
     let listeners = reader.required(&mut fields, "listeners").and_then(|value| listeners(reader, &context, &value));
     context.listeners = listeners.as_ref().map(|all| all.iter().map(|one| one.name.clone()).collect());
-    let services = list(reader, &mut fields, "services", |reader, item, seen| service(reader, item, seen));
+    let services = list(reader, &mut fields, "services", service);
     context.services = services.as_ref().map(|all| all.iter().map(|one| (one.name.clone(), one.tls.clone())).collect());
-    let consumers = list(reader, &mut fields, "consumers", |reader, item, seen| consumer(reader, item, seen));
+    let consumers = list(reader, &mut fields, "consumers", consumer);
     context.consumers = consumers.as_ref().map(|all| all.iter().map(|one| one.name.clone()).collect());
     let routes = list(reader, &mut fields, "routes", |reader, item, seen| route(reader, &context, item, seen));
     let ai = match reader.optional(&mut fields, "ai") {
@@ -780,7 +780,7 @@ fn key_auth(reader: &mut Reader, context: &Context, value: &Value) -> Option<Key
 fn ai(reader: &mut Reader, context: &Context, value: &Value) -> Option<Ai> {
     supported(reader, &context.provider, Feature::Ai, &value.name, &value.range).then_some(())?;
     let mut fields = reader.fields(value)?;
-    let providers = list(reader, &mut fields, "providers", |reader, item, seen| ai_provider(reader, item, seen));
+    let providers = list(reader, &mut fields, "providers", ai_provider);
     let names: Option<BTreeSet<String>> =
         providers.as_ref().map(|all| all.iter().map(|one| one.name.clone()).collect());
     let routes =
