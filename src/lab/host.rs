@@ -1,7 +1,7 @@
 //! Programs and firmware of the host, and how they are run.
 
 use super::LabError;
-use super::rack::{BiosPxe, Rack};
+use super::rack::{BiosPxe, Installed, Rack};
 use crate::hardware::BootMode;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,11 +9,18 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Programs that a lab runs, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("ip", "iproute2"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-img", "qemu-utils"),
-    ("setpriv", "util-linux"),
+const PROGRAMS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("qemu-system-x86_64", "qemu-system-x86"), ("setpriv", "util-linux")];
+
+/// Programs that start an installed disk as a container.
+const CONTAINER_PROGRAMS: [(&str, &str); 7] = [
+    ("unshare", "util-linux"),
+    ("partx", "util-linux"),
+    ("losetup", "mount"),
+    ("sfdisk", "fdisk"),
+    ("resize2fs", "e2fsprogs"),
+    ("mcopy", "mtools"),
+    ("kill", "procps"),
 ];
 
 /// UEFI firmware: code and the template of its variables.
@@ -28,12 +35,13 @@ const IPXE_KERNEL: [&str; 2] = ["/usr/lib/ipxe/ipxe.lkrn", "/boot/ipxe.lkrn"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails unless we are root and every program is there.
-pub fn check() -> Result<(), LabError> {
+pub fn check(installed: Installed) -> Result<(), LabError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for (program, package) in PROGRAMS {
+    let more = if installed == Installed::Native { &CONTAINER_PROGRAMS[..] } else { &[] };
+    for &(program, package) in PROGRAMS.iter().chain(more) {
         if !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
             return Err(LabError::MissingProgram { program, package });
         }
