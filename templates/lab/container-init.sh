@@ -9,7 +9,7 @@ mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount -t sysfs -o nosuid,nodev,noexec sysfs "$root/sys"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"
 mount -t mqueue mqueue "$root/dev/mqueue"
-environment='container=metalgate TERM=linux PATH=/usr/sbin:/usr/bin:/sbin:/bin'
+set -- container=metalgate TERM=linux PATH=/usr/sbin:/usr/bin:/sbin:/bin
 if [ "$version" = 1 ]; then
     mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
     for hierarchy in $(sed -n 's/^[0-9]*:\([^:]\{1,\}\):.*/\1/p' /proc/self/cgroup); do
@@ -17,7 +17,9 @@ if [ "$version" = 1 ]; then
         mkdir "$at"
         mount -t cgroup -o "$(echo "$hierarchy" | sed 's/^name=/none,name=/')" cgroup "$at"
     done
-    environment="$environment SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 SYSTEMD_PROC_CMDLINE=systemd.unified_cgroup_hierarchy=0"
+    # Version 1 only: systemd would mount version 2 beside it, and lose groups of one that it made in the other.
+    set -- "$@" SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 \
+        SYSTEMD_PROC_CMDLINE='systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1'
 else
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 fi
@@ -39,11 +41,10 @@ for part in kernel vm fs; do
 done
 echo 'Filename				Type		Size		Used		Priority' >"$settings/swaps"
 mount --bind "$settings/swaps" "$root/proc/swaps"
-mount --bind /dev/null "$root/proc/sysrq-trigger"
+[ ! -e "$root/proc/sysrq-trigger" ] || mount --bind /dev/null "$root/proc/sysrq-trigger"
 
 cd "$root"
 mkdir run/host
 pivot_root . run/host
-# shellcheck disable=SC2086
-exec chroot . /usr/bin/env -i $environment /bin/sh -c \
+exec chroot . /usr/bin/env -i "$@" /bin/sh -c \
     'umount -l /run/host && rmdir /run/host && mount --make-rshared / && exec /sbin/init' </dev/console >/dev/console 2>&1
