@@ -15,11 +15,12 @@ pub struct Rack {
 }
 
 impl Rack {
-    pub fn up(name: &str, machines: &str) -> Self {
+    pub fn up(name: &str, machines: &str, more: &[&str]) -> Self {
         let rack = Self { name: format!("{name}{}", std::process::id()), dir: tempfile::tempdir().unwrap() };
         let up = Command::new(metalgate())
             .args(["lab", "up", "--name", &rack.name, "--machines", machines, "--dir"])
             .arg(rack.files())
+            .args(more)
             .output()
             .unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
