@@ -7,7 +7,7 @@ use crate::lab::control::{Client, MachineStatus};
 use crate::lab::files::{self, ImageChoice};
 use crate::lab::rack::{Accelerator, BiosPxe, Installed, Rack, RackOptions};
 use crate::lab::redfish::Fault;
-use crate::lab::{LabError, accel, console, down, serve, up};
+use crate::lab::{LabError, accel, console, down, host, serve, up};
 use crate::secret::Secret;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
@@ -180,6 +180,11 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         );
     }
     let rack = plan(args, accelerator)?;
+    if rack.installed == Installed::Native
+        && let Some(hint) = host::conntrack_hint()
+    {
+        eprintln!("hint: {hint}");
+    }
     let rack = match up::up(&rack, image.as_ref()).await? {
         up::Outcome::Made => rack,
         up::Outcome::WasUp(rack) => {

@@ -105,7 +105,9 @@ impl Container {
         let status = self.child.wait().await.ok()?;
         status.code().filter(|code| *code != 0)?;
         let words = std::fs::read_to_string(&self.errors).unwrap_or_default();
-        Some(words.lines().last().map_or_else(|| status.to_string(), str::to_owned))
+        // mount goes on about dmesg(1) in an indented line.
+        let last = words.lines().rev().find(|line| !line.is_empty() && !line.starts_with(' '));
+        Some(last.map_or_else(|| status.to_string(), str::to_owned))
     }
 
     /// Presses the power button.

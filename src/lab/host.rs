@@ -49,6 +49,24 @@ pub fn check(installed: Installed) -> Result<(), LabError> {
     Ok(())
 }
 
+/// What the host's operator has to set before Kubernetes runs in containers; `None` if it is set.
+pub fn conntrack_hint() -> Option<String> {
+    let now = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse::<usize>().ok()?;
+    let wanted = kube_proxys_limit(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    (now != wanted).then(|| {
+        format!(
+            "kube-proxy cannot set the kernel's limit of connections in a container: \
+             `sysctl net.netfilter.nf_conntrack_max={wanted}` (now {now}), or `lab up --installed emulated`"
+        )
+    })
+}
+
+/// The limit of connections that kube-proxy wants on a machine of a cluster that we made: `conntrack.min` of kubeadm's
+/// configuration, and more from nine processors on, up to a million.
+fn kube_proxys_limit(processors: usize) -> usize {
+    (32_768 * processors).min(1 << 20).max(262_144)
+}
+
 /// Firmware that a rack needs from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needed {
@@ -117,6 +135,13 @@ pub async fn run(program: &str, args: &[&str]) -> Result<String, LabError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn kube_proxy_wants_more_of_larger_machines() {
+        assert_eq!([1, 8, 9, 64].map(kube_proxys_limit), [262_144, 262_144, 294_912, 1_048_576]);
+        let configuration = include_str!("../../templates/kubeadm/init.yaml");
+        assert!(configuration.contains(&format!("conntrack: {{min: {}}}", kube_proxys_limit(1))), "{configuration}");
+    }
 
     #[tokio::test]
     async fn a_failed_program_says_what_it_said() {

@@ -34,8 +34,11 @@ done
 [ -n "$found" ] || { echo "no partition of $disk has a system with /sbin/init" >&2; exit 1; }
 for part in "$device"p*; do
     [ "$(blkid --probe --output value --match-tag LABEL "$part")" = CIDATA ] || continue
-    mkdir -p "$root/var/lib/cloud/seed/nocloud"
-    mcopy -n -o -i "$part" '::*' "$root/var/lib/cloud/seed/nocloud/"
+    seed=$root/var/lib/cloud/seed/nocloud
+    mkdir -p -m 700 "$seed"
+    # Its word on the geometry of the disk has no line's end.
+    mcopy -n -o -i "$part" '::*' "$seed/"
+    echo
 done
 # From here on it goes with its last user.
 losetup --detach "$device"
