@@ -64,7 +64,7 @@ pub fn conntrack_hint() -> Option<String> {
 /// The limit of connections that kube-proxy wants on a machine of a cluster that we made: `conntrack.min` of kubeadm's
 /// configuration, and more from nine processors on, up to a million.
 fn kube_proxys_limit(processors: usize) -> usize {
-    (32_768 * processors).min(1 << 20).max(262_144)
+    (32_768 * processors).clamp(262_144, 1 << 20)
 }
 
 /// Firmware that a rack needs from the host.
