@@ -286,7 +286,7 @@ fn up_overwrites_nothing_and_down_keeps_on_request() {
 
     assert!(lab.up(&["--bios", "1"]).status.success());
     assert!(lab.run("down", &["--keep"]).status.success());
-    assert!(lab.dir().join("node1/disk.qcow2").exists() && lab.dir().join("hardware.csv").exists());
+    assert!(lab.dir().join("node1/disk.raw").exists() && lab.dir().join("hardware.csv").exists());
     assert_eq!(lab.processes(), Vec::<String>::new());
 }
 

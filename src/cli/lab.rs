@@ -5,9 +5,9 @@ use crate::hardware::{BootMode, PowerState};
 use crate::image;
 use crate::lab::control::{Client, MachineStatus};
 use crate::lab::files::{self, ImageChoice};
-use crate::lab::rack::{Accelerator, BiosPxe, Rack, RackOptions};
+use crate::lab::rack::{Accelerator, BiosPxe, Installed, Rack, RackOptions};
 use crate::lab::redfish::Fault;
-use crate::lab::{LabError, accel, console, down, serve, up};
+use crate::lab::{LabError, accel, console, down, host, serve, up};
 use crate::secret::Secret;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
@@ -82,6 +82,9 @@ struct UpArgs {
     /// What BIOS machines boot from the network with
     #[arg(long, value_enum, default_value_t = BiosPxe::Pxe)]
     bios_pxe: BiosPxe,
+    /// What runs an installed system: the machine itself, or a container with the host's kernel [default: native without KVM]
+    #[arg(long, value_enum)]
+    installed: Option<Installed>,
     /// Artifact directory whose OS image cluster.yaml asks for [default: ~/.cache/metalgate/artifacts]
     #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
     artifacts: Option<PathBuf>,
@@ -177,6 +180,11 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         );
     }
     let rack = plan(args, accelerator)?;
+    if rack.installed == Installed::Native
+        && let Some(hint) = host::conntrack_hint()
+    {
+        eprintln!("hint: {hint}");
+    }
     let rack = match up::up(&rack, image.as_ref()).await? {
         up::Outcome::Made => rack,
         up::Outcome::WasUp(rack) => {
@@ -220,6 +228,10 @@ fn plan(args: UpArgs, accelerator: Accelerator) -> Result<Rack, Failure> {
         bmc_password: password.map(|text| Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
         accelerator,
         bios_pxe: args.bios_pxe,
+        installed: args.installed.unwrap_or(match accelerator {
+            Accelerator::Kvm => Installed::Emulated,
+            Accelerator::Tcg => Installed::Native,
+        }),
         name,
     };
     Rack::plan(options).map_err(|error| Failure::Input(format!("error: {error}\n")))
@@ -260,6 +272,7 @@ async fn status(args: StatusArgs) -> Result<(), Failure> {
                 "namespace": rack.namespace(),
                 "dir": rack.dir,
                 "accelerator": rack.accelerator,
+                "installed": rack.installed,
                 "machines": machines.collect::<Result<Vec<_>, serde_json::Error>>()?,
             });
             serde_json::to_writer_pretty(std::io::stdout(), &status)?;

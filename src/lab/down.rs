@@ -2,7 +2,7 @@
 
 use super::process::ProcessRecord;
 use super::rack::{self, Rack};
-use super::{LabError, at, files, network, serve, up};
+use super::{LabError, at, container, files, network, serve, up};
 use std::time::Duration;
 
 /// The daemon closes every disk before it ends.
@@ -52,6 +52,9 @@ pub async fn take_down(rack: &Rack, keep: Keep) -> Result<Vec<u32>, LabError> {
         {
             process.end(Duration::from_secs(5)).await?;
         }
+    }
+    for machine in &rack.machines {
+        container::clean(rack, machine).await?;
     }
     let namespace = rack.namespace();
     let strangers = network::processes(&namespace).await?;

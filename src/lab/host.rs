@@ -1,7 +1,7 @@
 //! Programs and firmware of the host, and how they are run.
 
 use super::LabError;
-use super::rack::{BiosPxe, Rack};
+use super::rack::{BiosPxe, Installed, Rack};
 use crate::hardware::BootMode;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,11 +9,18 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Programs that a lab runs, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("ip", "iproute2"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-img", "qemu-utils"),
-    ("setpriv", "util-linux"),
+const PROGRAMS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("qemu-system-x86_64", "qemu-system-x86"), ("setpriv", "util-linux")];
+
+/// Programs that start an installed disk as a container.
+const CONTAINER_PROGRAMS: [(&str, &str); 7] = [
+    ("unshare", "util-linux"),
+    ("partx", "util-linux"),
+    ("losetup", "mount"),
+    ("sfdisk", "fdisk"),
+    ("resize2fs", "e2fsprogs"),
+    ("mcopy", "mtools"),
+    ("kill", "procps"),
 ];
 
 /// UEFI firmware: code and the template of its variables.
@@ -28,17 +35,36 @@ const IPXE_KERNEL: [&str; 2] = ["/usr/lib/ipxe/ipxe.lkrn", "/boot/ipxe.lkrn"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails unless we are root and every program is there.
-pub fn check() -> Result<(), LabError> {
+pub fn check(installed: Installed) -> Result<(), LabError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for (program, package) in PROGRAMS {
+    let more = if installed == Installed::Native { &CONTAINER_PROGRAMS[..] } else { &[] };
+    for &(program, package) in PROGRAMS.iter().chain(more) {
         if !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
             return Err(LabError::MissingProgram { program, package });
         }
     }
     Ok(())
+}
+
+/// What the host's operator has to set before Kubernetes runs in containers; `None` if it is set.
+pub fn conntrack_hint() -> Option<String> {
+    let now = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse::<usize>().ok()?;
+    let wanted = kube_proxys_limit(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    (now != wanted).then(|| {
+        format!(
+            "kube-proxy cannot set the kernel's limit of connections in a container: \
+             `sysctl net.netfilter.nf_conntrack_max={wanted}` (now {now}), or `lab up --installed emulated`"
+        )
+    })
+}
+
+/// The limit of connections that kube-proxy wants on a machine of a cluster that we made: `conntrack.min` of kubeadm's
+/// configuration, and more from nine processors on, up to a million.
+fn kube_proxys_limit(processors: usize) -> usize {
+    (32_768 * processors).clamp(262_144, 1 << 20)
 }
 
 /// Firmware that a rack needs from the host.
@@ -109,6 +135,13 @@ pub async fn run(program: &str, args: &[&str]) -> Result<String, LabError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn kube_proxy_wants_more_of_larger_machines() {
+        assert_eq!([1, 8, 9, 64].map(kube_proxys_limit), [262_144, 262_144, 294_912, 1_048_576]);
+        let configuration = include_str!("../../templates/kubeadm/init.yaml");
+        assert!(configuration.contains(&format!("conntrack: {{min: {}}}", kube_proxys_limit(1))), "{configuration}");
+    }
 
     #[tokio::test]
     async fn a_failed_program_says_what_it_said() {

@@ -1,28 +1,25 @@
-//! One machine: a task that owns its QEMU process, its boot override, its CD drive and its cable.
+//! One machine: a task that owns its process, its boot override, its CD drive and its cable.
 //!
 //! The BMC and the control socket hold a [`MachineHandle`]: they read the [`View`] and send [`Command`]s. The task starts
-//! QEMU again when the guest resets itself, with what the override says at that moment.
+//! the machine again when the guest resets itself, with what the override says at that moment: QEMU, or a container if the
+//! rack runs what is installed natively and this is a start from a disk with something on it.
 
+use super::container::{self, Container};
+use super::emulator::Emulator;
 use super::network;
 use super::process::ProcessRecord;
-use super::qemu::{self, BootSource, Firmware};
-use super::qmp::{Ending, Qmp, QmpError};
-use super::rack::{self, Rack, RackMachine};
+use super::qemu::{self, BootSource, DISK_FILE, Firmware};
+use super::qmp::{Ending, QmpError};
+use super::rack::{self, Installed, Rack, RackMachine};
 use crate::hardware::PowerState;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-
-/// How long QEMU may take to close its disks before it is killed.
-const QUIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a machine did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +30,14 @@ pub enum MachineError {
         /// The machine.
         machine: String,
         /// QEMU's last words.
+        reason: String,
+    },
+    /// What is installed on its disk did not start as a container, or did not end.
+    #[error("{machine}: its disk does not run as a container: {reason}")]
+    Container {
+        /// The machine.
+        machine: String,
+        /// The last words of what starts it.
         reason: String,
     },
     /// QEMU's monitor did not do it.
@@ -126,8 +131,10 @@ pub struct Medium {
 pub struct View {
     /// Power.
     pub power: PowerState,
-    /// QEMU's process id while the machine is on.
+    /// The process id of QEMU or of the container while the machine is on.
     pub pid: Option<u32>,
+    /// Whether it is a container with the host's kernel that runs, in place of QEMU.
+    pub native: bool,
     /// How often it started, resets included.
     pub starts: u64,
     /// What the last start began from.
@@ -147,6 +154,7 @@ impl Default for View {
         Self {
             power: PowerState::Off,
             pid: None,
+            native: false,
             starts: 0,
             booted_from: None,
             boot: BootOverride::NONE,
@@ -201,11 +209,19 @@ impl MachineHandle {
     }
 }
 
-/// QEMU while it runs.
-struct Running {
-    child: Child,
-    qmp: Qmp,
-    record: PathBuf,
+/// A machine that is on.
+enum Running {
+    Emulated(Emulator),
+    Native(Container),
+}
+
+impl Running {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Emulated(emulator) => emulator.id(),
+            Self::Native(container) => container.id(),
+        }
+    }
 }
 
 /// The task behind a [`MachineHandle`].
@@ -248,10 +264,16 @@ impl Machine {
             }
             Order::Medium(medium) => self.change_medium(medium).await,
             Order::Cable(up) => {
-                network::set_link(&self.machine.tap, up).await.map_err(|error| MachineError::Cable {
-                    machine: self.machine.name.clone(),
-                    reason: error.to_string(),
-                })?;
+                let mut links = vec![self.machine.tap.clone()];
+                if let Some(Running::Native(_)) = self.running {
+                    links.push(container::link(&self.machine));
+                }
+                for link in links {
+                    network::set_link(&link, up).await.map_err(|error| MachineError::Cable {
+                        machine: self.machine.name.clone(),
+                        reason: error.to_string(),
+                    })?;
+                }
                 self.view.send_modify(|view| view.cable = up);
                 Ok(())
             }
@@ -272,9 +294,7 @@ impl Machine {
                 self.power_off().await;
                 self.power_on().await
             }
-            (ResetType::GracefulShutdown | ResetType::PushPowerButton, true) => {
-                self.monitor("system_powerdown", None).await
-            }
+            (ResetType::GracefulShutdown | ResetType::PushPowerButton, true) => self.press_button().await,
         }
     }
 
@@ -282,74 +302,79 @@ impl Machine {
         let mut source = BootSource::Disk;
         self.view.send_modify(|view| source = view.boot.take());
         let started = self.start(source).await;
+        let (pid, native) = (self.running.as_ref().and_then(Running::id), self.is_native());
         self.view.send_modify(|view| match &started {
-            Ok(pid) => {
+            Ok(()) => {
                 view.power = PowerState::On;
-                view.pid = *pid;
+                view.pid = pid;
+                view.native = native;
                 view.starts += 1;
                 view.booted_from = Some(source);
                 view.error = None;
             }
             Err(error) => view.error = Some(error.to_string()),
         });
-        started.map(drop)
+        started
     }
 
-    /// Starts QEMU and waits until its monitor answers; gives its pid.
-    async fn start(&mut self, source: BootSource) -> Result<Option<u32>, MachineError> {
+    fn is_native(&self) -> bool {
+        matches!(self.running, Some(Running::Native(_)))
+    }
+
+    /// Starts QEMU, or what is installed.
+    async fn start(&mut self, source: BootSource) -> Result<(), MachineError> {
         let name = self.machine.name.clone();
         let failed = |reason: String| MachineError::Start { machine: name.clone(), reason };
-        let io = |error: std::io::Error| failed(error.to_string());
-        let medium = self.view.borrow().medium.as_ref().map(|medium| medium.file.clone());
-        let arguments = qemu::arguments(&self.rack, &self.machine, &self.firmware, source, medium.as_deref());
         let dir = self.rack.machine_dir(&self.machine.name);
-        mark_console(&self.rack.console_log(&self.machine.name), source).map_err(io)?;
-        let errors = dir.join("qemu.log");
-        let mut child = command(&arguments, &errors).map_err(io)?.spawn().map_err(io)?;
-        let pid = child.id();
-        let record = rack::run_dir(&self.rack.name).join(format!("{}.process", self.machine.name));
-        if let Some(process) = pid.and_then(ProcessRecord::of) {
-            process.save(&record).map_err(|error| failed(error.to_string()))?;
-        }
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(failed("its monitor has no pipe".to_owned()));
+        let native = source == BootSource::Disk
+            && self.rack.installed == Installed::Native
+            && container::is_installed(&dir.join(DISK_FILE));
+        let by = if native { " as a container" } else { "" };
+        mark_console(&self.rack.console_log(&self.machine.name), source, by)
+            .map_err(|error| failed(error.to_string()))?;
+        let running = if native {
+            let cable = self.view.borrow().cable;
+            Running::Native(Container::start(&self.rack, &self.machine, cable)?)
+        } else {
+            let medium = self.view.borrow().medium.as_ref().map(|medium| medium.file.clone());
+            let arguments = qemu::arguments(&self.rack, &self.machine, &self.firmware, source, medium.as_deref());
+            let started = Emulator::start(&arguments, &dir.join("qemu.log")).await;
+            Running::Emulated(started.map_err(failed)?)
         };
-        tracing::info!(machine = %self.machine.name, pid, ?source, "power on");
-        match Qmp::open(input, output).await {
-            Ok(qmp) => self.running = Some(Running { child, qmp, record }),
-            Err(error) => {
-                // Dropping the child kills it, if it is still there.
-                let words = std::fs::read_to_string(&errors).unwrap_or_default();
-                return Err(failed(words.lines().last().map_or_else(|| error.to_string(), str::to_owned)));
-            }
+        let pid = running.id();
+        self.running = Some(running);
+        if let Some(process) = pid.and_then(ProcessRecord::of) {
+            process.save(&self.record()).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(pid)
+        tracing::info!(machine = %self.machine.name, pid, ?source, native, "power on");
+        Ok(())
     }
 
-    /// Cuts the power. QEMU is asked first: killed, it would leave its disk's qcow2 tables half written.
+    /// Where the process stands that `lab down` ends if we did not.
+    fn record(&self) -> PathBuf {
+        rack::run_dir(&self.rack.name).join(format!("{}.process", self.machine.name))
+    }
+
+    /// Cuts the power.
     async fn power_off(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            let quit = async {
-                // It ends in the middle of its answer.
-                let _ = running.qmp.execute("quit", None).await;
-                running.child.wait().await
-            };
-            if tokio::time::timeout(QUIT_PATIENCE, quit).await.is_err() {
-                let _ = running.child.kill().await;
-            }
-            self.note_off(&running.record);
+        match &mut self.running {
+            Some(Running::Emulated(emulator)) => emulator.quit().await,
+            Some(Running::Native(container)) => container.kill().await,
+            None => return,
         }
+        self.note_off(None).await;
     }
 
-    /// QEMU ended by itself.
+    /// It ended by itself.
     async fn has_ended(&mut self, ending: Ending) {
-        if let Some(mut running) = self.running.take() {
-            // Its pipes are closed, so this takes no longer than closing the disks.
-            if tokio::time::timeout(QUIT_PATIENCE, running.child.wait()).await.is_err() {
-                let _ = running.child.kill().await;
-            }
-            self.note_off(&running.record);
+        let mut error = None;
+        match &mut self.running {
+            Some(Running::Emulated(emulator)) => emulator.reap().await,
+            Some(Running::Native(container)) => error = container.complaint().await,
+            None => (),
         }
+        let machine = self.machine.name.clone();
+        self.note_off(error.map(|reason| MachineError::Container { machine, reason })).await;
         if ending == Ending::GuestReset
             && let Err(error) = self.power_on().await
         {
@@ -357,17 +382,36 @@ impl Machine {
         }
     }
 
-    fn note_off(&self, record: &Path) {
+    async fn note_off(&mut self, mut error: Option<MachineError>) {
+        if let Some(Running::Native(_)) = self.running.take()
+            && let Err(left) = container::clean(&self.rack, &self.machine).await
+        {
+            error = Some(MachineError::Container { machine: self.machine.name.clone(), reason: left.to_string() });
+        }
         tracing::info!(machine = %self.machine.name, "power off");
-        let _ = std::fs::remove_file(record);
+        let _ = std::fs::remove_file(self.record());
+        if let Some(error) = &error {
+            tracing::error!(%error, "a machine ended");
+        }
         self.view.send_modify(|view| {
             view.power = PowerState::Off;
             view.pid = None;
+            view.native = false;
+            view.error = error.map(|error| error.to_string());
         });
     }
 
+    async fn press_button(&mut self) -> Result<(), MachineError> {
+        match &mut self.running {
+            Some(Running::Native(container)) => container.press_button().await.map_err(|error| {
+                MachineError::Container { machine: self.machine.name.clone(), reason: error.to_string() }
+            }),
+            _ => self.monitor("system_powerdown", None).await,
+        }
+    }
+
     async fn change_medium(&mut self, medium: Option<Medium>) -> Result<(), MachineError> {
-        if self.running.is_some() {
+        if let Some(Running::Emulated(_)) = self.running {
             let drive = json!(qemu::CD_DRIVE);
             match &medium {
                 Some(medium) => {
@@ -383,35 +427,27 @@ impl Machine {
     }
 
     async fn monitor(&mut self, command: &str, arguments: Option<serde_json::Value>) -> Result<(), MachineError> {
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(Running::Emulated(emulator)) = &mut self.running else { return Ok(()) };
         let machine = self.machine.name.clone();
-        let result = running.qmp.execute(command, arguments).await;
+        let result = emulator.execute(command, arguments).await;
         result.map(drop).map_err(|reason| MachineError::Monitor { machine, reason })
     }
 }
 
-/// Waits for QEMU's end; for ever while there is none.
+/// Waits for the machine's end; for ever while it is off.
 async fn ended(running: &mut Option<Running>) -> Ending {
     match running {
-        Some(running) => running.qmp.ended().await,
+        Some(Running::Emulated(emulator)) => emulator.ended().await,
+        Some(Running::Native(container)) => container.ended().await,
         None => std::future::pending().await,
     }
 }
 
-/// QEMU with its monitor on pipes; it dies with the daemon, however that ends.
-fn command(arguments: &[String], errors: &Path) -> std::io::Result<tokio::process::Command> {
-    let mut command = tokio::process::Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).args(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(std::fs::File::create(errors)?);
-    command.kill_on_drop(true);
-    Ok(command)
-}
-
 /// Writes into the console's log where a start begins.
-fn mark_console(log: &Path, source: BootSource) -> std::io::Result<()> {
+fn mark_console(log: &Path, source: BootSource, by: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let now = Timestamp::now().strftime("%FT%TZ");
-    writeln!(file, "\r\n\x1b[0m--- {now} start from {source:?} ---\r")
+    writeln!(file, "\r\n\x1b[0m--- {now} start from {source:?}{by} ---\r")
 }
 
 #[cfg(test)]

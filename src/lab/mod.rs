@@ -2,17 +2,20 @@
 //!
 //! `metalgate lab up` plans a [`rack::Rack`], makes its files ([`files`]) and its network ([`network`]), and starts one
 //! daemon inside the namespace ([`serve`]). The daemon answers as every machine's BMC ([`redfish`]) and runs QEMU as its
-//! own children ([`machine`], [`qemu`], [`qmp`]). `lab status`, `lab fault` and `lab console` talk to it over a Unix
+//! own children ([`machine`], [`emulator`], [`qemu`], [`qmp`]); where there is no KVM, a system that was installed runs as a
+//! container instead ([`container`], [`terminal`]). `lab status`, `lab fault` and `lab console` talk to it over a Unix
 //! socket ([`control`]); `lab down` ends exactly what was started.
 //!
 //! Fed by the command line; feeds `create cluster` with a hardware.csv and a cluster.yaml, like any other rack. Nothing
-//! outside the namespace is touched. What is known of a running lab stands in `/run/metalgate/lab/NAME`, which lives as
+//! outside the namespace is touched but for loop devices and control groups of running containers. What is known of a running lab stands in `/run/metalgate/lab/NAME`, which lives as
 //! long as namespaces do: until the host reboots.
 
 pub mod accel;
 pub mod console;
+pub mod container;
 pub mod control;
 pub mod down;
+pub mod emulator;
 pub mod files;
 pub mod host;
 pub mod machine;
@@ -23,6 +26,7 @@ pub mod qmp;
 pub mod rack;
 pub mod redfish;
 pub mod serve;
+pub mod terminal;
 pub mod up;
 
 use crate::pki::PkiError;

@@ -57,7 +57,7 @@ pub struct Firmware {
 }
 
 /// File names within a machine's directory.
-pub const DISK_FILE: &str = "disk.qcow2";
+pub const DISK_FILE: &str = "disk.raw";
 /// The machine's copy of OVMF's variables.
 pub const VARS_FILE: &str = "vars.fd";
 /// Name of the CD drive in QEMU's monitor.
@@ -162,7 +162,7 @@ fn network_card(args: &mut Args, rack: &Rack, machine: &RackMachine, firmware: &
 fn drives(args: &mut Args, rack: &Rack, machine: &RackMachine, source: BootSource, cd: Option<&Path>) {
     let disk = rack.machine_dir(&machine.name).join(DISK_FILE);
     // The host's page cache outlives QEMU, and a lab need not outlive the host: no flush ever waits.
-    args.add("-drive", format!("if=none,id=disk0,format=qcow2,cache=unsafe,discard=unmap,file={}", comma(&disk)));
+    args.add("-drive", format!("if=none,id=disk0,format=raw,cache=unsafe,discard=unmap,file={}", comma(&disk)));
     args.add("-device", format!("virtio-blk-pci,drive=disk0,serial={},bootindex=1", machine.serial));
     let medium = cd.map(|path| format!(",format=raw,file={}", comma(path))).unwrap_or_default();
     args.add("-drive", format!("if=none,id=cd0,media=cdrom,readonly=on{medium}"));
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_is_doubled() {
         let disk = line(1, BootSource::Disk, RackOptions { dir: "/labs/a,b".into(), ..options() });
-        assert!(disk.contains("file=/labs/a,,b/node2/disk.qcow2"), "{disk}");
+        assert!(disk.contains("file=/labs/a,,b/node2/disk.raw"), "{disk}");
     }
 
     #[test]

@@ -33,6 +33,16 @@ pub enum Accelerator {
     Tcg,
 }
 
+/// What runs the system that is installed on a machine's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Installed {
+    /// The host's kernel, in a container: as fast as the host, where there is no KVM.
+    Native,
+    /// The machine, from its firmware on.
+    Emulated,
+}
+
 /// The first thing that a BIOS machine runs from its network card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +77,8 @@ pub struct RackOptions {
     pub accelerator: Accelerator,
     /// The first stage of BIOS machines.
     pub bios_pxe: BiosPxe,
+    /// What runs an installed system.
+    pub installed: Installed,
 }
 
 /// A lab as it will be made, and as its record says it was made.
@@ -89,6 +101,8 @@ pub struct Rack {
     pub accelerator: Accelerator,
     /// The first stage of BIOS machines.
     pub bios_pxe: BiosPxe,
+    /// What runs an installed system.
+    pub installed: Installed,
     /// The machines; the first is meant for the control plane.
     pub machines: Vec<RackMachine>,
 }
@@ -148,6 +162,7 @@ impl Rack {
             disk_gb: options.disk_gb,
             accelerator: options.accelerator,
             bios_pxe: options.bios_pxe,
+            installed: options.installed,
         })
     }
 
@@ -265,6 +280,7 @@ pub(super) mod tests {
             bmc_password: None,
             accelerator: Accelerator::Tcg,
             bios_pxe: BiosPxe::Pxe,
+            installed: Installed::Emulated,
         }
     }
 

@@ -75,7 +75,7 @@ pub enum Outcome {
 
 /// Makes the lab. One that is up already stays as it is; what is left of one that broke is taken down first.
 pub async fn up(rack: &Rack, image: Option<&ImageChoice>) -> Result<Outcome, LabError> {
-    host::check()?;
+    host::check(rack.installed)?;
     host::Needed::of(rack).check()?;
     let _lock = Lock::take(&rack.name)?;
     if let Some(old) = load(&rack.name)? {
@@ -105,7 +105,7 @@ async fn make(rack: &Rack, image: Option<&ImageChoice>) -> Result<(), LabError> 
     let text = serde_json::to_string_pretty(rack).map_err(std::io::Error::from).map_err(at(&path))?;
     files::write_private(&path, &text)?;
     files::make_dir(&rack.dir)?;
-    files::make(rack, image).await?;
+    files::make(rack, image)?;
     network::make(rack).await?;
     let mut daemon = start_daemon(rack)?;
     wait_for(rack, &mut daemon).await

@@ -1,9 +1,11 @@
 # containerd with systemd's cgroups, the pause image that is there, and the directory that CNI plugins are in. Its own default
-# configuration is what is changed, so that it fits the version that the OS image has.
+# configuration is what is changed, so that it fits the version that the OS image has. No container is to be dearer to the kernel than
+# containerd itself: its service has -999, so that takes nothing away, and without CAP_SYS_RESOURCE nothing else is possible.
 config=/etc/containerd/config.toml
 crictl='runtime-endpoint: unix:///run/containerd/containerd.sock'
 wanted() {
     containerd config default | sed -E -e 's/SystemdCgroup = false/SystemdCgroup = true/' \
+        -e 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' \
         -e 's#^( *sandbox_image = ).*#\1"{{ pause }}"#' -e "s#^( *sandbox = ).*#\1'{{ pause }}'#" \
         -e 's#^( *bin_dir = ).*#\1"/opt/cni/bin"#'
 }

@@ -1,5 +1,5 @@
 # kubeadm, as a service of its own: it goes on although the installer is killed, and is found again. What an attempt that
-# failed has left is taken away first.
+# failed has left is taken away first. KUBEADM_EXTRA_ARGS in /etc/default/kubeadm, if there is one, is the operator's.
 state=/var/lib/metalgate/kubeadm
 unit=metalgate-kubeadm
 log=/var/log/metalgate-kubeadm.log
@@ -32,7 +32,8 @@ start() {
     files
     cat >"$state/run" <<'RUN'
 cd /var/lib/metalgate/kubeadm
-if kubeadm {{ command }} --config config.yaml {{ options }}; then
+[ ! -e /etc/default/kubeadm ] || . /etc/default/kubeadm
+if kubeadm {{ command }} --config config.yaml {{ options }} $KUBEADM_EXTRA_ARGS; then
     # Only while the first node is made is there no other account that kube-vip could use.
     [ ! -e /etc/kubernetes/manifests/kube-vip.yaml ] ||
         sed -i s/super-admin.conf/admin.conf/ /etc/kubernetes/manifests/kube-vip.yaml

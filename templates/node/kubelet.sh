@@ -1,4 +1,5 @@
-# kubelet as a service. kubeadm writes its settings and starts it.
+# kubelet as a service. kubeadm writes its settings and starts it; KUBELET_EXTRA_ARGS in /etc/default/kubelet, where Debian's
+# package has it, is the operator's.
 unit=/etc/systemd/system/kubelet.service
 wanted() {
     cat <<'UNIT'
@@ -10,8 +11,9 @@ ConditionPathExists=/var/lib/kubelet/config.yaml
 
 [Service]
 EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
 ExecStart=/usr/local/bin/kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
-    --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml $KUBELET_KUBEADM_ARGS
+    --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
 Restart=always
 RestartSec=5
 OOMScoreAdjust=-999

@@ -15,11 +15,12 @@ pub struct Rack {
 }
 
 impl Rack {
-    pub fn up(name: &str, machines: &str) -> Self {
+    pub fn up(name: &str, machines: &str, more: &[&str]) -> Self {
         let rack = Self { name: format!("{name}{}", std::process::id()), dir: tempfile::tempdir().unwrap() };
         let up = Command::new(metalgate())
             .args(["lab", "up", "--name", &rack.name, "--machines", machines, "--dir"])
             .arg(rack.files())
+            .args(more)
             .output()
             .unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
@@ -119,12 +120,10 @@ impl Rack {
 
     /// Whether anything could start from the machine's disk.
     pub fn has_partition_table(&self, machine: &str) -> bool {
-        let (disk, table) = (self.files().join(machine).join("disk.qcow2"), self.dir.path().join("table"));
-        let mut read = Command::new("qemu-img");
-        read.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=34"]);
-        let read = read.arg(format!("if={}", disk.display())).arg(format!("of={}", table.display())).output().unwrap();
-        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-        std::fs::read(table).unwrap().iter().any(|byte| *byte != 0)
+        let mut table = [0; 34 * 512];
+        let disk = self.files().join(machine).join("disk.raw");
+        std::io::Read::read_exact(&mut File::open(disk).unwrap(), &mut table).unwrap();
+        table.iter().any(|byte| *byte != 0)
     }
 }
 
