@@ -400,8 +400,20 @@ fn parents(parents: &Value, least: usize, kinds: &[&str], generation: i64) -> Re
     if parents.len() < least.max(1) {
         return waiting(format!("{} of {least} gateways have looked at it", parents.len()));
     }
-    let states = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| wants(parent, kind, Some(generation))));
+    let looked = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| (parent, kind)));
+    // A gateway is made before the services behind it: a route to one that is not there yet holds nothing up.
+    let states = looked.filter(|(parent, _)| !lacks_backend(parent)).map(|(parent, kind)| wants(parent, kind, Some(generation)));
     states.into_iter().find(|state| *state != Readiness::Ready).unwrap_or(Readiness::Ready)
+}
+
+fn lacks_backend(parent: &Value) -> bool {
+    let accepted = condition(parent, "Accepted").is_some_and(|one| one["status"] == "True");
+    accepted && condition(parent, "ResolvedRefs").is_some_and(|one| one["reason"] == "BackendNotFound")
+}
+
+/// Whether a route names a Service that is not there.
+pub fn waits_for_backend(live: &Value) -> bool {
+    live["status"]["parents"].as_array().is_some_and(|parents| parents.iter().any(lacks_backend))
 }
 
 /// Pods with labels that are not about to end.
@@ -466,10 +478,9 @@ mod tests {
         };
         assert_eq!(of(json!([parent("True", "True", 2)])), "1 of 2 gateways have looked at it");
         assert_eq!(of(json!([parent("True", "True", 2), parent("True", "True", 2)])), "ready");
-        assert_eq!(
-            of(json!([parent("True", "True", 2), parent("True", "False", 2)])),
-            "ResolvedRefs is False: BackendNotFound"
-        );
+        // The Service that it names may come later.
+        assert_eq!(of(json!([parent("True", "True", 2), parent("True", "False", 2)])), "ready");
+        assert_eq!(of(json!([parent("True", "True", 2), parent("False", "True", 2)])), "Accepted is False: BackendNotFound");
         assert_eq!(
             of(json!([parent("True", "True", 2), parent("True", "True", 1)])),
             "its controller has not seen the change"

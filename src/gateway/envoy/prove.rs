@@ -1,7 +1,7 @@
 //! Whether Envoy Gateway's planes work together. `Programmed` says that a data plane has an address, not that it has taken its
 //! configuration: that is in Envoy's own statistics.
 
-use super::super::cluster::{Clusters, Readiness, pods, readiness};
+use super::super::cluster::{Clusters, Readiness, pods, readiness, waits_for_backend};
 use super::super::model::{DataPlane, ExposeBy, Listener, Protocol};
 use super::super::object::Step;
 use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, text};
@@ -53,6 +53,9 @@ async fn objects(proof: &mut Proof, client: &Client, stack: &Stack) -> Result<()
         let live = apply::current(client, &object.value).await.map_err(super::super::cluster::ClusterError::from)?;
         let live = live.and_then(|live| serde_json::to_value(live).ok()).unwrap_or(Value::Null);
         let result = match readiness(&live) {
+            Readiness::Ready if waits_for_backend(&live) => {
+                Ok(String::from("accepted; it answers 500 until the Service that it names is there"))
+            }
             Readiness::Ready => Ok(String::from("accepted in its present form")),
             Readiness::Waiting(reason) | Readiness::Failed(reason) => Err(reason),
         };
