@@ -141,14 +141,27 @@ pub async fn apply(
     most: Duration,
     report: &(dyn Fn(&str) + Sync),
 ) -> Result<(), ClusterError> {
+    let mut applied = Vec::new();
     for object in &step.objects {
-        apply::document(clusters.of(object.plane.as_deref())?, &labelled(stack, object)).await?;
+        match apply::document(clusters.of(object.plane.as_deref())?, &labelled(stack, object)).await {
+            Ok(_) => applied.push(object),
+            // What stands beside a service waits for its namespace: a later round brings it.
+            Err(ApplyError::Api(error)) if error.code() == Some(404) && is_beside_a_service(stack, object) => {
+                report(&format!("{}: its namespace is not there yet", object.reference()));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let started = Instant::now();
-    for object in &step.objects {
+    for object in applied {
         ready(clusters, object, started, most, report).await?;
     }
     Ok(())
+}
+
+/// Whether an object belongs into a namespace that others make.
+fn is_beside_a_service(stack: &Stack, object: &Object) -> bool {
+    object.reference().namespace.is_some_and(|namespace| namespace != stack.gateway.namespace)
 }
 
 async fn ready(
@@ -402,13 +415,16 @@ fn parents(parents: &Value, least: usize, kinds: &[&str], generation: i64) -> Re
     }
     let looked = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| (parent, kind)));
     // A gateway is made before the services behind it: a route to one that is not there yet holds nothing up.
-    let states = looked.filter(|(parent, _)| !lacks_backend(parent)).map(|(parent, kind)| wants(parent, kind, Some(generation)));
+    let states =
+        looked.filter(|(parent, _)| !lacks_backend(parent)).map(|(parent, kind)| wants(parent, kind, Some(generation)));
     states.into_iter().find(|state| *state != Readiness::Ready).unwrap_or(Readiness::Ready)
 }
 
 fn lacks_backend(parent: &Value) -> bool {
     let accepted = condition(parent, "Accepted").is_some_and(|one| one["status"] == "True");
-    accepted && condition(parent, "ResolvedRefs").is_some_and(|one| one["reason"] == "BackendNotFound")
+    // Without its namespace there is no leave to use it, either.
+    let missing = |one: &Value| one["reason"] == "BackendNotFound" || one["reason"] == "RefNotPermitted";
+    accepted && condition(parent, "ResolvedRefs").is_some_and(missing)
 }
 
 /// Whether a route names a Service that is not there.
@@ -480,7 +496,10 @@ mod tests {
         assert_eq!(of(json!([parent("True", "True", 2), parent("True", "True", 2)])), "ready");
         // The Service that it names may come later.
         assert_eq!(of(json!([parent("True", "True", 2), parent("True", "False", 2)])), "ready");
-        assert_eq!(of(json!([parent("True", "True", 2), parent("False", "True", 2)])), "Accepted is False: BackendNotFound");
+        assert_eq!(
+            of(json!([parent("True", "True", 2), parent("False", "True", 2)])),
+            "Accepted is False: BackendNotFound"
+        );
         assert_eq!(
             of(json!([parent("True", "True", 2), parent("True", "True", 1)])),
             "its controller has not seen the change"

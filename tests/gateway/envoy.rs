@@ -210,8 +210,6 @@ async fn inner() {
     let (client, kubeconfig) = (cluster.client(), cluster.kubeconfig().to_owned());
     backend("web", 9001).await;
     backend("web-next", 9002).await;
-    service(&client, "web", 9001).await;
-    service(&client, "web-next", 9002).await;
     let node = Node { client: client.clone(), dir: dir.path().to_owned(), control_plane: None, data_plane: None };
     let node = keep(node, kubeconfig.clone());
     let file = dir.path().join("gateway.yaml");
@@ -224,6 +222,15 @@ async fn inner() {
         panic!("{}\n{}", said(&applied), log.lines().rev().take(20).collect::<Vec<_>>().join("\n"));
     }
     println!("applied in {:.1} s", started.elapsed().as_secs_f64());
+    // The services behind it come later, with their namespace; what has to stand beside them follows.
+    assert!(
+        said(&applied).contains("ReferenceGrant shop/edge-web: its namespace is not there yet"),
+        "{}",
+        said(&applied)
+    );
+    service(&client, "web", 9001).await;
+    service(&client, "web-next", 9002).await;
+    assert_done(&gateway(&kubeconfig, &file, &["apply", "--timeout", "3", "--propagation", "5"]).await);
     routing().await;
     https(&client).await;
     let proof = gateway(&kubeconfig, &file, &["prove"]).await;
