@@ -51,7 +51,16 @@ impl Phase for Gateway {
         let started = Instant::now();
         let mut told = String::new();
         loop {
-            let cluster = managed::find(&client, &stack.name).await?;
+            let cluster = match managed::find(&client, &stack.name).await {
+                Ok(cluster) => cluster,
+                // The API server of a small control plane may pause while so much starts.
+                Err(error) if started.elapsed() < MADE => {
+                    tracing::debug!("{}", crate::cli::chain(&error));
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let generation = cluster.metadata.generation.unwrap_or_default();
             let status = cluster.status.and_then(|status| status.gateway);
             let message = match &status {
