@@ -250,7 +250,15 @@ async fn ask(client: &reqwest::Client, url: &str) -> reqwest::Result<Value> {
 async fn routing() {
     let client = reqwest::Client::new();
     let url = format!("http://{ADDRESS}:10080/shop/cart");
-    let first = ask(&client, &url).await.unwrap();
+    // The services have only just come: it takes a moment until every data plane knows them.
+    let started = Instant::now();
+    let first = loop {
+        match ask(&client, &url).await {
+            Ok(answer) => break answer,
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
     assert_eq!((first["path"].as_str(), first["gateway"].as_str()), (Some("/cart"), Some("metalgate")));
     let elsewhere = client.get(format!("http://{ADDRESS}:10080/shopping")).send().await.unwrap();
     assert_eq!(elsewhere.status(), 404, "a prefix ends at a slash");
