@@ -413,18 +413,18 @@ fn parents(parents: &Value, least: usize, kinds: &[&str], generation: i64) -> Re
     if parents.len() < least.max(1) {
         return waiting(format!("{} of {least} gateways have looked at it", parents.len()));
     }
-    let looked = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| (parent, kind)));
+    let looked = parents.iter().flat_map(|parent| kinds.iter().map(move |kind| (parent, *kind)));
     // A gateway is made before the services behind it: a route to one that is not there yet holds nothing up.
-    let states =
-        looked.filter(|(parent, _)| !lacks_backend(parent)).map(|(parent, kind)| wants(parent, kind, Some(generation)));
-    states.into_iter().find(|state| *state != Readiness::Ready).unwrap_or(Readiness::Ready)
+    let mut states = looked
+        .filter(|(parent, kind)| *kind != "ResolvedRefs" || !lacks_backend(parent))
+        .map(|(parent, kind)| wants(parent, kind, Some(generation)));
+    states.find(|state| *state != Readiness::Ready).unwrap_or(Readiness::Ready)
 }
 
 fn lacks_backend(parent: &Value) -> bool {
-    let accepted = condition(parent, "Accepted").is_some_and(|one| one["status"] == "True");
     // Without its namespace there is no leave to use it, either.
     let missing = |one: &Value| one["reason"] == "BackendNotFound" || one["reason"] == "RefNotPermitted";
-    accepted && condition(parent, "ResolvedRefs").is_some_and(missing)
+    condition(parent, "ResolvedRefs").is_some_and(|one| one["status"] == "False" && missing(one))
 }
 
 /// Whether a route names a Service that is not there.
