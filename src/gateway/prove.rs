@@ -3,9 +3,11 @@
 //! Each check says what was seen. The last one is the canary: a route of one's own with an answer that nobody can guess, which
 //! appears on every data plane and disappears again. Nothing else shows that configuration is pushed at this moment.
 
+use super::model::{Listener, Protocol, ProviderName};
 use super::reach::{Reach, ReachError, Tls, get};
-use super::{Stack, cluster::Clusters, envoy, kong, model::ProviderName};
+use super::{Stack, cluster::Clusters, envoy, kong};
 use crate::api::ApiError;
+use crate::tls;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rand::Rng;
@@ -102,6 +104,22 @@ pub struct Door {
     pub tls: Option<Tls>,
     /// The host name that a request has to have.
     pub host: String,
+}
+
+impl Door {
+    /// The door of a gateway's first plain listener, else of its first one with TLS; `port` is where its data planes have it.
+    pub fn of(stack: &Stack, port: impl Fn(&Listener) -> u16) -> Option<Self> {
+        let by = |protocol| stack.gateway.listeners.iter().find(|listener| listener.protocol == protocol);
+        let listener = by(Protocol::Http).or_else(|| by(Protocol::Https))?;
+        let generated = listener.tls.as_ref().and_then(|tls| tls.generate.first());
+        let name = listener.hostname.as_ref().or(generated).map_or("metalgate.invalid", String::as_str);
+        let host = name.replace("*.", "canary.");
+        let tls = match listener.protocol {
+            Protocol::Http => None,
+            Protocol::Https => Some(tls::unchecked(&host)?),
+        };
+        Some(Self { port: port(listener), tls, host })
+    }
 }
 
 /// A path and an answer of one's own.

@@ -2,14 +2,13 @@
 //! configuration: that is in Envoy's own statistics.
 
 use super::super::cluster::{Clusters, Readiness, pods, readiness, waits_for_backend};
-use super::super::model::{DataPlane, ExposeBy, Listener, Protocol};
+use super::super::model::{DataPlane, ExposeBy};
 use super::super::object::Step;
 use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, text};
 use super::super::reach::Reach;
 use super::super::{Stack, Sums};
 use super::{READY_PORT, STATS_PORT, data_plane_labels, gateway_name};
 use crate::api::apply;
-use crate::tls;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -102,18 +101,9 @@ fn metric(stats: &str, name: &str) -> Option<u64> {
 }
 
 fn door(stack: &Stack, plane: &DataPlane) -> Option<Door> {
-    let by = |protocol| stack.gateway.listeners.iter().find(|listener| listener.protocol == protocol);
-    let listener = by(Protocol::Http).or_else(|| by(Protocol::Https))?;
     // Envoy runs without rights, so its ports below 1024 are moved up.
-    let moved = plane.expose.by != ExposeBy::HostNetwork && listener.port < 1024;
-    let tls = (listener.protocol == Protocol::Https).then(|| tls::unchecked(&host(listener)));
-    Some(Door { port: listener.port + if moved { 10_000 } else { 0 }, tls: tls.flatten(), host: host(listener) })
-}
-
-fn host(listener: &Listener) -> String {
-    let generated = listener.tls.as_ref().and_then(|tls| tls.generate.first().cloned());
-    let name = listener.hostname.clone().or(generated).unwrap_or_else(|| String::from("metalgate.invalid"));
-    name.replace("*.", "canary.")
+    let is_moved = |port| plane.expose.by != ExposeBy::HostNetwork && port < 1024;
+    Door::of(stack, |listener| listener.port + if is_moved(listener.port) { 10_000 } else { 0 })
 }
 
 async fn canary(

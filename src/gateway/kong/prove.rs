@@ -3,12 +3,12 @@
 
 use super::super::Stack;
 use super::super::cluster::{Clusters, pods};
-use super::super::model::{DataPlane, ExposeBy, Listener, Protocol};
+use super::super::model::DataPlane;
 use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, json};
 use super::super::reach::Reach;
 use super::admin::{Admin, AdminError};
-use super::{HTTP_PORT, HTTPS_PORT, STATUS_PORT, control_plane_labels, data_plane_labels, entities};
-use crate::tls;
+use super::render::pod_port;
+use super::{STATUS_PORT, control_plane_labels, data_plane_labels, entities};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -137,23 +137,9 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }
 
-/// Where a data plane takes requests: plain if it can be.
+/// Where a data plane takes requests.
 fn door(stack: &Stack, plane: &DataPlane) -> Option<Door> {
-    let by = |protocol| stack.gateway.listeners.iter().find(|listener| listener.protocol == protocol);
-    let listener = by(Protocol::Http).or_else(|| by(Protocol::Https))?;
-    let port = match (plane.expose.by, listener.protocol) {
-        (ExposeBy::HostNetwork, _) => listener.port,
-        (_, Protocol::Http) => HTTP_PORT,
-        (_, Protocol::Https) => HTTPS_PORT,
-    };
-    let tls = (listener.protocol == Protocol::Https).then(|| tls::unchecked(&host(listener)));
-    Some(Door { port, tls: tls.flatten(), host: host(listener) })
-}
-
-fn host(listener: &Listener) -> String {
-    let generated = listener.tls.as_ref().and_then(|tls| tls.generate.first().cloned());
-    let name = listener.hostname.clone().or(generated).unwrap_or_else(|| String::from("metalgate.invalid"));
-    name.replace("*.", "canary.")
+    Door::of(stack, |listener| pod_port(plane, listener.protocol, listener.port))
 }
 
 /// A route that the control plane is told of, and that has to come to every data plane and to go again.

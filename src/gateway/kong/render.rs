@@ -193,7 +193,7 @@ fn service_type(by: ExposeBy) -> &'static str {
 }
 
 /// A listener as a data plane has it: the port in the pod.
-fn pod_port(plane: &DataPlane, protocol: Protocol, port: u16) -> u16 {
+pub(super) fn pod_port(plane: &DataPlane, protocol: Protocol, port: u16) -> u16 {
     match (plane.expose.by, protocol) {
         (ExposeBy::HostNetwork, _) => port,
         (_, Protocol::Http) => HTTP_PORT,
