@@ -23,6 +23,8 @@ const NAMESPACE: &str = "kong";
 const GATEWAY: &str = include_str!("../../hardware-examples/gateway/accepted/kong-lab/gateway.yaml");
 const CONTROL_PLANE: &str = "127.0.1.1";
 const DATA_PLANES: [&str; 2] = ["127.0.1.2", "127.0.1.3"];
+/// Whose turn it is to have these addresses.
+static ADDRESSES: Mutex<()> = Mutex::const_new(());
 
 /// The pods of Kong, and what they have been made of.
 struct Planes {
@@ -211,6 +213,7 @@ async fn lab(dir: &Path, cluster: &metalgate::bootstrap::BootstrapCluster, text:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kong_is_configured_proved_and_disproved() {
+    let _addresses = ADDRESSES.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let cluster = api_server(dir.path()).await;
     backend("web", "127.0.2.1").await;
@@ -340,6 +343,7 @@ async fn a_new_authority_rolls_both_planes(lab: &Lab) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shared_certificate_connects_both_planes() {
+    let _addresses = ADDRESSES.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let cluster = api_server(dir.path()).await;
     let text = GATEWAY.replace("  listeners:\n", "  pki: {mode: shared}\n  listeners:\n");
