@@ -22,6 +22,8 @@ const NAMESPACE: &str = "envoy-gateway-system";
 const NETWORK: &str = "mg-test-gateway";
 /// Of the network namespace; EndpointSlices take no loopback addresses.
 const ADDRESS: &str = "10.9.0.1";
+/// Where Envoy Gateway reads its certificates, and nowhere else.
+const CERTIFICATES: &str = "/certs";
 const INNER: &str = "METALGATE_TEST_GATEWAY_INNER";
 
 const GATEWAY: &str = include_str!("../../hardware-examples/gateway/accepted/envoy-lab/gateway.yaml");
@@ -56,25 +58,25 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", NETWORK]).status();
+        // Only if it is empty, so never somebody else's.
+        let _ = std::fs::remove_dir(CERTIFICATES);
     }
 }
 
+/// Runs itself again in a network namespace; what that run mounts is seen by it alone.
 #[test]
 fn envoy_gateway_routes_proves_and_gets_a_new_authority_under_load() {
+    if std::env::var_os(INNER).is_some() {
+        return tokio::runtime::Runtime::new().unwrap().block_on(inside_the_namespace());
+    }
     let _network = Network::new();
-    // Envoy Gateway reads its certificates there, and nowhere else; what is in it is seen in the inner run's mounts only.
-    let made = std::fs::create_dir("/certs").is_ok();
-    let test = std::env::current_exe().unwrap();
-    let arguments = ["netns", "exec", NETWORK];
+    std::fs::create_dir_all(CERTIFICATES).unwrap();
     let status = Command::new("ip")
-        .args(arguments)
-        .arg(test)
-        .args(["--ignored", "--exact", "envoy::inner", "--nocapture"])
+        .args(["netns", "exec", NETWORK])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "envoy::envoy_gateway_routes_proves_and_gets_a_new_authority_under_load", "--nocapture"])
         .env(INNER, "1")
         .status();
-    if made {
-        std::fs::remove_dir("/certs").unwrap();
-    }
     assert!(status.unwrap().success());
 }
 
@@ -137,7 +139,7 @@ impl Node {
     /// One look at everything, as kubelet and the Deployment controller have it.
     async fn sync(&mut self, kubeconfig: &Path) {
         if let Some(values) = secret(&self.client, NAMESPACE, "envoy-gateway").await {
-            project(&values, Path::new("/certs"));
+            project(&values, Path::new(CERTIFICATES));
         }
         if let Some(values) = secret(&self.client, NAMESPACE, "envoy").await {
             project(&values, &self.dir.join("certs"));
@@ -171,7 +173,7 @@ impl Node {
         let Some(values) = config_map(&self.client, NAMESPACE, &deployment.name_any()).await else { return };
         let certs = self.dir.join("certs");
         let here = |text: &str| {
-            text.replace("/certs", &certs.display().to_string())
+            text.replace(CERTIFICATES, &certs.display().to_string())
                 .replace("/sds/", &format!("{}/sds/", self.dir.display()))
                 .replace("$(ENVOY_POD_NAME)", "test-0")
                 .replace("$(ENVOY_SERVICE_ZONE)", "")
@@ -197,15 +199,14 @@ fn keep(mut node: Node, kubeconfig: PathBuf) -> tokio::task::JoinHandle<()> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs in the namespace that `envoy_gateway_routes_proves_and_gets_a_new_authority_under_load` makes"]
-async fn inner() {
-    assert!(std::env::var_os(INNER).is_some(), "only in its namespace");
+async fn inside_the_namespace() {
     let dir = tempfile::tempdir().unwrap();
     let mounted = dir.path().join("mounted");
     std::fs::create_dir(&mounted).unwrap();
-    let bound = Command::new("mount").arg("--bind").arg(&mounted).arg("/certs").status().unwrap();
-    assert!(bound.success());
+    // Envoy Gateway keeps WebAssembly modules in /var/lib/eg.
+    for arguments in [["--bind", mounted.to_str().unwrap(), CERTIFICATES], ["-ttmpfs", "tmpfs", "/var/lib"]] {
+        assert!(Command::new("mount").args(arguments).status().unwrap().success(), "mount {arguments:?}");
+    }
     let cluster = api_server(dir.path()).await;
     let (client, kubeconfig) = (cluster.client(), cluster.kubeconfig().to_owned());
     backend("web", 9001).await;
