@@ -6,7 +6,6 @@
 
 mod cluster;
 mod gateway;
-mod gateway_values;
 mod reader;
 mod values;
 mod yaml;

@@ -102,7 +102,7 @@ pub fn database_url(text: &str) -> Result<ExternalDatabase, Problem> {
 /// A host name, or an IPv4 address.
 pub fn host(text: &str) -> Result<String, Problem> {
     match text.parse::<std::net::Ipv4Addr>() {
-        Ok(_) => super::host_address(text).map(|address| address.to_string()),
+        Ok(_) => crate::spec::host_address(text).map(|address| address.to_string()),
         Err(_) => names::dns_subdomain(text),
     }
 }
