@@ -68,8 +68,8 @@ async fn reconcile_once(
     stack: &Stack,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let clusters = Clusters::connect(client.clone(), stack).await?;
-    // Only the control plane's pods are asked while a gateway is made, and they are in this cluster.
-    let reach = |_: &Client| Reach::Direct;
+    // As from outside of the cluster: Kong's Admin API is for nobody else, and a network policy knows no pod on a host's network.
+    let reach = |client: &Client| Reach::Forward(client.clone());
     let settings = Settings {
         reach: &reach,
         definitions: context.supplies.definitions.clone(),
