@@ -11,6 +11,7 @@
 pub mod capabilities;
 pub mod certificates;
 pub mod cluster;
+mod definitions;
 mod diff;
 pub mod envoy;
 pub mod kong;
@@ -18,6 +19,7 @@ pub mod model;
 pub mod object;
 pub mod prove;
 pub mod reach;
+pub mod readiness;
 pub mod reconcile;
 
 use certificates::Wanted;

@@ -4,10 +4,10 @@
 
 use super::certificates::{Authorities, CertificatesError, Kept, Stage, Store, secret_of_listener};
 use super::cluster::{self, ClusterError, Clusters};
+use super::definitions;
 use super::kong::admin::{Admin, AdminError};
 use super::kong::{self, entities};
 use super::model::ProviderName;
-use super::object::Step;
 use super::reach::Reach;
 use super::{RenderError, Stack, envoy};
 use crate::api::ApiError;
@@ -109,17 +109,14 @@ pub async fn rehearse(
 ) -> Result<Vec<super::diff::Change>, ReconcileError> {
     let store = store(clusters, stack);
     let sums = store.sums(&stack.certificates()).await?;
-    let mut steps = vec![definitions_step(definitions)];
+    let (definitions, policies) = definitions::steps(definitions);
+    let mut steps = vec![definitions, policies];
     steps.extend(stack.render(&sums)?);
     Ok(cluster::rehearse(clusters, stack, &steps).await?)
 }
 
 fn store<'s>(clusters: &'s Clusters, stack: &'s Stack) -> Store<'s> {
     Store { stack, here: clusters.here.clone(), planes: &clusters.planes }
-}
-
-fn definitions_step(definitions: Vec<Value>) -> Step {
-    Step::here("the definitions of its resources", definitions)
 }
 
 fn rotating(authorities: &Authorities) -> Option<Stage> {
@@ -134,11 +131,11 @@ async fn round(clusters: &Clusters, stack: &Stack, settings: &Settings<'_>) -> R
     let authorities = store.authorities(&wanted).await?;
     let sums = store.keep(&wanted, &authorities).await?;
     generated(&store, stack).await?;
-    let mut steps = stack.render(&sums)?;
-    if !settings.definitions.is_empty() {
-        steps.insert(0, definitions_step(settings.definitions.clone()));
-    }
-    for step in &steps {
+    let (definitions, policies) = definitions::steps(settings.definitions.clone());
+    definitions::keep(clusters, stack, &definitions, settings.most, settings.report).await?;
+    let mut steps = vec![policies];
+    steps.extend(stack.render(&sums)?);
+    for step in steps.iter().filter(|step| !step.objects.is_empty()) {
         (settings.report)(&format!("{} ...", step.title));
         cluster::apply(clusters, stack, step, settings.most, settings.report).await?;
     }

@@ -6,7 +6,9 @@ use crate::{api_server, artifacts, assert_done, gateway, said};
 use axum::Router;
 use axum::http::HeaderMap;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Client, ResourceExt};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
 use metalgate::api::apply;
 use metalgate::image::manifest::Kind;
 use reqwest::Certificate;
@@ -24,6 +26,8 @@ const NETWORK: &str = "mg-test-gateway";
 const ADDRESS: &str = "10.9.0.1";
 /// Where Envoy Gateway reads its certificates, and nowhere else.
 const CERTIFICATES: &str = "/certs";
+/// Said where they are applied.
+const DEFINITIONS: &str = "the definitions of its resources ...";
 const INNER: &str = "METALGATE_TEST_GATEWAY_INNER";
 
 const GATEWAY: &str = include_str!("../../hardware-examples/gateway/accepted/envoy-lab/gateway.yaml");
@@ -71,13 +75,16 @@ fn envoy_gateway_routes_proves_and_gets_a_new_authority_under_load() {
     }
     let _network = Network::new();
     std::fs::create_dir_all(CERTIFICATES).unwrap();
-    let status = Command::new("ip")
+    let output = Command::new("ip")
         .args(["netns", "exec", NETWORK])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "envoy::envoy_gateway_routes_proves_and_gets_a_new_authority_under_load", "--nocapture"])
         .env(INNER, "1")
-        .status();
-    assert!(status.unwrap().success());
+        .output()
+        .unwrap();
+    // Indented: its last line is not one of this run's.
+    String::from_utf8_lossy(&output.stdout).lines().for_each(|line| println!("    {line}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A backend that says who it is, and what it was asked.
@@ -231,7 +238,9 @@ async fn inside_the_namespace() {
     );
     service(&client, "web", 9001).await;
     service(&client, "web-next", 9002).await;
-    assert_done(&gateway(&kubeconfig, &file, &["apply", "--timeout", "3", "--propagation", "5"]).await);
+    let again = gateway(&kubeconfig, &file, &["apply", "--timeout", "3", "--propagation", "5"]).await;
+    assert_done(&again);
+    assert!(!said(&again).contains(DEFINITIONS), "{}", said(&again));
     routing().await;
     https(&client).await;
     let proof = gateway(&kubeconfig, &file, &["prove"]).await;
@@ -239,6 +248,7 @@ async fn inside_the_namespace() {
     assert_done(&proof);
     rotation(&client, &kubeconfig, &file).await;
     drift_and_pruning(&client, &kubeconfig, &file).await;
+    changed_definition(&client, &kubeconfig, &file).await;
     lost_control_plane(&kubeconfig, &file, node, &client, dir.path()).await;
     cluster.stop().await;
 }
@@ -395,6 +405,19 @@ async fn drift_and_pruning(client: &Client, kubeconfig: &Path, file: &Path) {
     assert!(apply::current(client, &route).await.unwrap().is_none());
     let client = reqwest::Client::new();
     assert_eq!(ask(&client, &format!("http://{ADDRESS}:10080/shop/cart")).await.unwrap()["path"], "/cart");
+}
+
+/// Definitions are applied again where somebody has changed one.
+async fn changed_definition(client: &Client, kubeconfig: &Path, file: &Path) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = "gatewayclasses.gateway.networking.k8s.io";
+    let change = Patch::Merge(json!({"spec": {"names": {"shortNames": ["gclass"]}}}));
+    definitions.patch(name, &PatchParams::default(), &change).await.unwrap();
+    let repaired = gateway(kubeconfig, file, &["apply", "--timeout", "3", "--propagation", "5"]).await;
+    assert_done(&repaired);
+    assert!(said(&repaired).contains(DEFINITIONS), "{}", said(&repaired));
+    let names = definitions.get(name).await.unwrap().spec.names;
+    assert_eq!(names.short_names, Some(vec![String::from("gc")]));
 }
 
 /// A data plane that goes on without its control plane serves, and proves nothing.

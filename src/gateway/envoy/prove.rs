@@ -1,11 +1,12 @@
 //! Whether Envoy Gateway's planes work together. `Programmed` says that a data plane has an address, not that it has taken its
 //! configuration: that is in Envoy's own statistics.
 
-use super::super::cluster::{Clusters, Readiness, pods, readiness, waits_for_backend};
+use super::super::cluster::{Clusters, pods};
 use super::super::model::{DataPlane, ExposeBy};
 use super::super::object::Step;
 use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, text};
 use super::super::reach::Reach;
+use super::super::readiness::{Readiness, readiness, waits_for_backend};
 use super::super::{Stack, Sums};
 use super::{READY_PORT, STATS_PORT, data_plane_labels, gateway_name};
 use crate::api::apply;
