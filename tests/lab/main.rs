@@ -27,8 +27,7 @@ const VIRTUAL_IP: &str = "10.77.0.5";
 
 #[test]
 fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_made_cluster_is_deleted() {
-    // The machines start from their own firmware, boot loader and kernel.
-    let rack = Rack::up("kills", "uefi,bios", &["--installed", "emulated"]);
+    let rack = Rack::up("kills", "uefi,bios", &[]);
     create_killed_four_times(&rack);
     the_machines_were_installed_once(&rack);
     secrets_stayed_secret(&rack);
