@@ -19,6 +19,7 @@ pub use groups::{Conflict, PlanError, by_name};
 pub use text::render_text;
 
 use crate::api::{MachineRole, MachineState};
+use crate::gateway::model::{Gateway, ProviderName};
 use crate::hardware::{Arch, BootMode, DiskSelector, MacAddr};
 use crate::inventory::{BmcKind, Machine};
 use crate::names::Labels;
@@ -49,6 +50,37 @@ pub struct Plan {
     pub machines: Vec<PlannedMachine>,
     /// Machines that no group needs; nothing is done to them.
     pub spares: Vec<Spare>,
+    /// The gateway in front of the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<PlannedGateway>,
+}
+
+/// The gateway; `metalgate gateway plan` has all of its objects.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedGateway {
+    /// Who makes it.
+    pub provider: ProviderName,
+    /// Its version.
+    pub version: String,
+    /// The groups of data planes.
+    pub data_planes: Vec<String>,
+    /// Ports of its listeners.
+    pub ports: Vec<u16>,
+    /// How many routes it has.
+    pub routes: usize,
+}
+
+impl PlannedGateway {
+    fn of(gateway: &Gateway) -> Self {
+        Self {
+            provider: gateway.provider.name,
+            version: gateway.provider.version.clone(),
+            data_planes: gateway.data_planes.iter().map(|plane| plane.name.clone()).collect(),
+            ports: gateway.listeners.iter().map(|listener| listener.port).collect(),
+            routes: gateway.routes.len() + gateway.ai.routes.len(),
+        }
+    }
 }
 
 /// What goes on the disks.
@@ -170,6 +202,7 @@ pub fn plan(spec: &ClusterSpec, machines: &[Machine], recorded: &Recorded) -> Re
                 group: group.map(|index| groups[index].name.clone()),
             })
             .collect(),
+        gateway: spec.gateway.as_ref().map(PlannedGateway::of),
     })
 }
 

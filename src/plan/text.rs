@@ -10,6 +10,17 @@ pub fn render_text(plan: &Plan) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "cluster {}: Kubernetes {} at {}", plan.cluster, plan.kubernetes_version, plan.endpoint);
     let _ = writeln!(text, "image {} (sha256 {})", plan.image.url, plan.image.sha256);
+    if let Some(gateway) = &plan.gateway {
+        let ports: Vec<String> = gateway.ports.iter().map(u16::to_string).collect();
+        let (provider, planes) = (gateway.provider.as_str(), gateway.data_planes.join(", "));
+        let _ = writeln!(
+            text,
+            "gateway {provider} {}: ports {}, data planes {planes}, {} routes",
+            gateway.version,
+            ports.join(" and "),
+            gateway.routes
+        );
+    }
     text.push('\n');
     table(&mut text, &plan.machines);
     for machine in &plan.machines {
