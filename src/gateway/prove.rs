@@ -12,10 +12,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rand::Rng;
 use serde::Serialize;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How often a data plane is asked for the canary.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The oldest that a canary may become: one that is older was left by a proof that was killed.
+pub const MAX_CANARY_AGE: Duration = Duration::from_secs(600);
 
 /// What was looked at, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +33,13 @@ pub struct Check {
     pub passed: bool,
     /// What was seen.
     pub detail: String,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.passed { "ok    " } else { "FAILED" };
+        write!(f, "{mark} {}: {}: {}", self.name, self.subject, self.detail)
+    }
 }
 
 /// All that was looked at.
@@ -72,27 +83,73 @@ pub enum ProveError {
 /// How long is waited for what takes its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// Until all data planes have what the control plane has.
+    pub settle: Duration,
     /// Until a route is on every data plane, or gone from it.
     pub canary: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { canary: Duration::from_secs(60) }
+        Self { settle: Duration::from_secs(15), canary: Duration::from_secs(60) }
     }
 }
 
-/// Looks at everything. `reach` is how pods are asked.
+/// What a look has found, and where a canary can be sent.
+#[derive(Default)]
+pub struct Seen {
+    /// What was looked at.
+    pub proof: Proof,
+    /// The pod of the control plane that was asked, where one was.
+    pub control_plane: Option<Pod>,
+    /// Every data plane's pod, and where it takes requests.
+    pub doors: Vec<(Reach, Pod, Door)>,
+}
+
+/// Looks at every plane, and changes nothing. `reach` is how pods are asked.
+pub async fn look(
+    clusters: &Clusters,
+    stack: &Stack,
+    reach: &(dyn Fn(&kube::Client) -> Reach + Sync),
+) -> Result<Seen, ProveError> {
+    match stack.gateway.provider.name {
+        ProviderName::KongHybrid => kong::prove::look(clusters, stack, reach).await,
+        ProviderName::EnvoyGateway => envoy::prove::look(clusters, stack, reach).await,
+    }
+}
+
+/// Looks at every plane, and sends the canary. `report` is told what is waited for.
 pub async fn prove(
     clusters: &Clusters,
     stack: &Stack,
     reach: &(dyn Fn(&kube::Client) -> Reach + Sync),
     patience: Patience,
+    report: &(dyn Fn(&str) + Sync),
 ) -> Result<Proof, ProveError> {
-    match stack.gateway.provider.name {
-        ProviderName::KongHybrid => kong::prove::prove(clusters, stack, reach, patience).await,
-        ProviderName::EnvoyGateway => envoy::prove::prove(clusters, stack, reach, patience).await,
+    let started = Instant::now();
+    let mut seen = look(clusters, stack, reach).await?;
+    // What was configured a moment ago is on its way.
+    while let Some(check) = seen.proof.checks.iter().find(|check| !check.passed) {
+        if started.elapsed() > patience.settle {
+            break;
+        }
+        report(&format!("waiting for {}: {}: {}", check.name, check.subject, check.detail));
+        tokio::time::sleep(LOOK * 4).await;
+        seen = look(clusters, stack, reach).await?;
     }
+    report(&format!("sending the canary to {} data planes", seen.doors.len()));
+    match stack.gateway.provider.name {
+        ProviderName::KongHybrid => {
+            if let Some(pod) = &seen.control_plane {
+                let admin = kong::admin::Admin { reach: &reach(&clusters.here), pod };
+                kong::prove::canary(&mut seen.proof, &admin, stack, &seen.doors, patience).await?;
+            }
+        }
+        ProviderName::EnvoyGateway => {
+            envoy::prove::canary(&mut seen.proof, &clusters.here, stack, &seen.doors, patience).await?;
+        }
+    }
+    Ok(seen.proof)
 }
 
 /// Where a data plane takes requests.

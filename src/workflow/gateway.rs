@@ -79,11 +79,12 @@ impl Phase for Gateway {
         }
         let clusters = Clusters::connect(client, &stack).await?;
         let reach = |client: &kube::Client| Reach::Forward(client.clone());
-        let proof = prove::prove(&clusters, &stack, &reach, Patience::default()).await?;
+        let proof = prove::prove(&clusters, &stack, &reach, Patience::default(), &|text| {
+            run.events.emit(None, EventKind::Gateway { detail: text.to_owned() });
+        })
+        .await?;
         for check in &proof.checks {
-            let mark = if check.passed { "ok" } else { "FAILED" };
-            let detail = format!("{mark}: {}: {}: {}", check.name, check.subject, check.detail);
-            run.events.emit(None, EventKind::Gateway { detail });
+            run.events.emit(None, EventKind::Gateway { detail: check.to_string() });
         }
         let mut failed = proof.checks.iter().filter(|check| !check.passed);
         match failed.next() {

@@ -394,6 +394,7 @@ async fn drift_and_pruning(client: &Client, kubeconfig: &Path, file: &Path) {
         "{}",
         said(&status)
     );
+    assert!(said(&status).contains("  ok     connected: envoy-"), "{}", said(&status));
     assert!(said(&status).contains("envoy-rate-limit: CN=") && said(&status).contains("renewed from"));
     assert_done(&gateway(kubeconfig, file, &["apply", "--timeout", "3", "--propagation", "5"]).await);
     assert!(apply::current(client, &route).await.unwrap().is_some());

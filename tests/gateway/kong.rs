@@ -9,7 +9,9 @@ use crate::{api_server, assert_done, gateway, said};
 use axum::Router;
 use axum::http::{HeaderMap, Uri};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Client, ResourceExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
 use metalgate::api::apply;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -227,6 +229,11 @@ async fn kong_is_configured_proved_and_disproved() {
     let proof = lab.prove().await;
     println!("{}", said(&proof));
     assert_done(&proof);
+    let status = said(&lab.run(&["status"]).await);
+    for wanted in ["  ok     in sync: edge-default-1: normal", "  ok     certificate: edge-default-0: until 2"] {
+        assert!(status.contains(wanted), "no `{wanted}` in:\n{status}");
+    }
+    assert!(!status.contains("canary"), "it changes nothing: {status}");
     traffic().await;
     let again = lab.run(&["apply", "--timeout", "2"]).await;
     assert_done(&again);
@@ -235,6 +242,7 @@ async fn kong_is_configured_proved_and_disproved() {
     each_fault_is_found(&lab).await;
     entities_drift_and_go(&lab).await;
     a_new_authority_rolls_both_planes(&lab).await;
+    an_old_certificate_is_renewed(&lab).await;
     node.abort();
     cluster.stop().await;
 }
@@ -300,6 +308,11 @@ async fn count(collection: &str) -> usize {
 async fn entities_drift_and_go(lab: &Lab) {
     let client = reqwest::Client::new();
     let url = |path: &str| format!("http://{CONTROL_PLANE}:8001{path}");
+    // Of a proof that was killed, long ago.
+    let forgotten = json!({"paths": ["/.metalgate/old"], "tags": ["metalgate-edge-canary"], "created_at": 1});
+    client.put(url("/routes/forgotten")).json(&forgotten).send().await.unwrap().error_for_status().unwrap();
+    assert_done(&lab.prove().await);
+    assert_eq!(client.get(url("/routes/forgotten")).send().await.unwrap().status(), 404);
     let own = json!({"host": "own.example.org", "port": 80, "protocol": "http"});
     client.put(url("/services/own")).json(&own).send().await.unwrap().error_for_status().unwrap();
     client.delete(url("/routes/edge.shop")).send().await.unwrap().error_for_status().unwrap();
@@ -339,6 +352,32 @@ async fn a_new_authority_rolls_both_planes(lab: &Lab) {
     assert_eq!(lab.planes.lock().await.rolled - rolled, 8);
     let newer = secret(&lab.client, NAMESPACE, "edge-cluster-cert").await.unwrap();
     assert!(newer["ca.crt"] == new["ca.crt"] && newer["tls.crt"] != new["tls.crt"]);
+}
+
+/// A certificate that has spent two thirds of its life is made anew, and rolls what reads it, and nothing else.
+async fn an_old_certificate_is_renewed(lab: &Lab) {
+    let name = "edge-cluster-cert";
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let young = secret(&lab.client, NAMESPACE, name).await.unwrap();
+    let authority = secret(&lab.client, NAMESPACE, "edge-planes-ca").await.unwrap();
+    let issuer = rcgen::KeyPair::from_pem(&text(&authority["tls.key"])).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&text(&authority["tls.crt"]), issuer).unwrap();
+    let mut old = rcgen::CertificateParams::new(vec![String::from("edge-cluster.kong.svc.cluster.local")]).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    (old.not_before, old.not_after) = (now - time::Duration::days(61), now + time::Duration::days(29));
+    old.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let old = old.signed_by(&key, &issuer).unwrap().pem();
+    let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), NAMESPACE);
+    let change = Patch::Merge(json!({"stringData": {"tls.crt": old, "tls.key": key.serialize_pem()}}));
+    secrets.patch(name, &PatchParams::default(), &change).await.unwrap();
+    let rolled = lab.planes.lock().await.rolled;
+    assert_done(&lab.run(&["apply", "--timeout", "2"]).await);
+    let renewed = secret(&lab.client, NAMESPACE, name).await.unwrap();
+    assert!(renewed["tls.crt"] != old.as_bytes() && renewed["tls.crt"] != young["tls.crt"]);
+    assert_eq!(renewed["ca.crt"], young["ca.crt"]);
+    assert_eq!(lab.planes.lock().await.rolled - rolled, 1, "the control plane alone");
+    assert_done(&lab.prove().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

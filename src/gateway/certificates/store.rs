@@ -14,6 +14,7 @@ use rand::Rng;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Annotation with the sum of the request that a certificate was made for.
 const REQUEST_ANNOTATION: &str = "metalgate.dev/request";
@@ -39,6 +40,17 @@ pub struct CertificateStatus {
     pub renewed: Option<Timestamp>,
     /// What reads it.
     pub used_by: Vec<String>,
+}
+
+impl fmt::Display for CertificateStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readers = self.used_by.join(", ");
+        let (Some(subject), Some(expires), Some(renewed)) = (&self.subject, self.expires, self.renewed) else {
+            return write!(f, "{}: not there; {readers}", self.secret);
+        };
+        let (expires, renewed) = (expires.strftime("%Y-%m-%d"), renewed.strftime("%Y-%m-%d"));
+        write!(f, "{}: {subject}, until {expires}, renewed from {renewed}; {readers}", self.secret)
+    }
 }
 
 /// The Secrets of a gateway.

@@ -4,27 +4,31 @@
 use super::super::cluster::{Clusters, pods};
 use super::super::model::{DataPlane, ExposeBy};
 use super::super::object::Step;
-use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, text};
+use super::super::prove::{Canary, Door, MAX_CANARY_AGE, Patience, Proof, ProveError, Seen, canary_on, text};
 use super::super::reach::Reach;
 use super::super::readiness::{Readiness, readiness, waits_for_backend};
 use super::super::{Stack, Sums};
 use super::{READY_PORT, STATS_PORT, data_plane_labels, gateway_name};
-use crate::api::apply;
+use crate::api::{ApiError, apply};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Client, ResourceExt};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use std::time::Duration;
 
-/// Looks at the objects, at every data plane, and sends the canary.
-pub async fn prove(
+/// Label of a canary: the gateway that it is of.
+const CANARY_LABEL: &str = "metalgate.dev/canary";
+
+/// Looks at the objects, and at every data plane.
+pub async fn look(
     clusters: &Clusters,
     stack: &Stack,
     reach: &(dyn Fn(&Client) -> Reach + Sync),
-    patience: Patience,
-) -> Result<Proof, ProveError> {
-    let mut proof = Proof::default();
-    let client = &clusters.here;
-    objects(&mut proof, client, stack).await?;
-    let mut doors = Vec::new();
+) -> Result<Seen, ProveError> {
+    let mut seen = Seen::default();
+    let (proof, client) = (&mut seen.proof, &clusters.here);
+    objects(proof, client, stack).await?;
     for plane in &stack.gateway.data_planes {
         let found = pods(client, &stack.gateway.namespace, &data_plane_labels(stack, plane)).await?;
         let wanted = plane.replicas as usize;
@@ -32,14 +36,13 @@ pub async fn prove(
         proof.add("data planes", plane.name.clone(), if found.len() >= wanted { Ok(count) } else { Err(count) });
         for pod in found {
             let reach = reach(client);
-            data_plane(&mut proof, &reach, &pod).await;
+            data_plane(proof, &reach, &pod).await;
             if let Some(door) = door(stack, plane) {
-                doors.push((reach, pod, door));
+                seen.doors.push((reach, pod, door));
             }
         }
     }
-    canary(&mut proof, client, stack, &doors, patience).await?;
-    Ok(proof)
+    Ok(seen)
 }
 
 /// Every object that has a status of its own says that all is well, of its present form.
@@ -107,16 +110,20 @@ fn door(stack: &Stack, plane: &DataPlane) -> Option<Door> {
     Door::of(stack, |listener| listener.port + if is_moved(listener.port) { 10_000 } else { 0 })
 }
 
-async fn canary(
+/// A route of one's own, which Envoy answers by itself: it has to come to every data plane and to go again.
+pub async fn canary(
     proof: &mut Proof,
     client: &Client,
     stack: &Stack,
     doors: &[(Reach, Pod, Door)],
     patience: Patience,
 ) -> Result<(), ProveError> {
+    forgotten(client, stack).await?;
     let canary = Canary::new();
     let name = format!("{}-canary-{}", stack.name, canary.nonce);
-    let metadata = json!({"name": name, "namespace": stack.gateway.namespace});
+    let metadata = json!({
+        "name": name, "namespace": stack.gateway.namespace, "labels": {CANARY_LABEL: stack.name},
+    });
     let answer = json!({
         "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "HTTPRouteFilter", "metadata": metadata,
         "spec": {"directResponse": {
@@ -145,6 +152,28 @@ async fn canary(
     placed.map_err(failed)?;
     canary_on(proof, "canary disappears", &canary, doors, false, patience.canary).await;
     Ok(())
+}
+
+/// Deletes the canaries of proofs that were killed.
+async fn forgotten(client: &Client, stack: &Stack) -> Result<(), ProveError> {
+    let labels = ListParams::default().labels(&format!("{CANARY_LABEL}={}", stack.name));
+    for (group, version, kind) in
+        [("gateway.networking.k8s.io", "v1", "HTTPRoute"), ("gateway.envoyproxy.io", "v1alpha1", "HTTPRouteFilter")]
+    {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &stack.gateway.namespace, &resource);
+        let found = api.list(&labels).await.map_err(ApiError::of(format!("the list of {kind}s")))?;
+        for canary in found.iter().filter(|canary| age(canary) > MAX_CANARY_AGE) {
+            let gone = api.delete(&canary.name_any(), &DeleteParams::default()).await;
+            gone.map_err(ApiError::of(format!("{kind} {}", canary.name_any())))?;
+        }
+    }
+    Ok(())
+}
+
+fn age(object: &DynamicObject) -> Duration {
+    let created = object.creation_timestamp().map(|time| time.0);
+    created.and_then(|created| Duration::try_from(Timestamp::now().duration_since(created)).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::super::Stack;
 use super::super::cluster::{Clusters, pods};
 use super::super::model::DataPlane;
-use super::super::prove::{Canary, Door, Patience, Proof, ProveError, canary_on, json};
+use super::super::prove::{Canary, Door, MAX_CANARY_AGE, Patience, Proof, ProveError, Seen, canary_on, json};
 use super::super::reach::Reach;
 use super::admin::{Admin, AdminError};
 use super::render::pod_port;
@@ -20,28 +20,28 @@ const FRESH_SECONDS: i64 = 45;
 /// Hash of no configuration at all.
 const EMPTY_HASH: &str = "00000000000000000000000000000000";
 
-/// Looks at the rows, the hashes, the certificates, and sends the canary.
-pub async fn prove(
+/// Looks at the rows, the hashes and the certificates.
+pub async fn look(
     clusters: &Clusters,
     stack: &Stack,
     reach: &(dyn Fn(&kube::Client) -> Reach + Sync),
-    patience: Patience,
-) -> Result<Proof, ProveError> {
-    let mut proof = Proof::default();
+) -> Result<Seen, ProveError> {
+    let mut seen = Seen::default();
+    let proof = &mut seen.proof;
     let namespace = &stack.gateway.namespace;
     let here = reach(&clusters.here);
     let control_planes = pods(&clusters.here, namespace, &control_plane_labels(stack)).await?;
     let Some(control_plane) = control_planes.iter().find(|pod| is_ready(pod)) else {
-        let seen = format!("none of {} pods is Ready", control_planes.len());
-        proof.add("control plane", "the control plane", Err(seen));
-        return Ok(proof);
+        let none = format!("none of {} pods is Ready", control_planes.len());
+        proof.add("control plane", "the control plane", Err(none));
+        return Ok(seen);
     };
     let admin = Admin { reach: &here, pod: control_plane };
     let rows = match admin.list("clustering/data-planes", None).await {
         Ok(rows) => rows,
         Err(AdminError::Reach(error)) => {
             proof.add("control plane", control_plane.name_any(), Err(crate::cli::chain(&error)));
-            return Ok(proof);
+            return Ok(seen);
         }
         Err(error) => return Err(error.into()),
     };
@@ -52,7 +52,6 @@ pub async fn prove(
         control_plane.name_any(),
         Ok(format!("Kong {version} knows {} data planes", rows.len())),
     );
-    let mut doors = Vec::new();
     let mut hashes = BTreeSet::new();
     for plane in &stack.gateway.data_planes {
         let client = clusters.of(plane.kubeconfig.as_ref().map(|_| plane.name.as_str()))?;
@@ -64,18 +63,18 @@ pub async fn prove(
         for pod in found {
             let row =
                 rows.iter().filter(|row| row["hostname"] == pod.name_any()).max_by_key(|row| row["last_seen"].as_i64());
-            hashes.extend(connection(&mut proof, &reach, &pod, row, &version).await);
+            hashes.extend(connection(proof, &reach, &pod, row, &version).await);
             if let Some(door) = door(stack, plane) {
-                doors.push((reach.clone(), pod, door));
+                seen.doors.push((reach.clone(), pod, door));
             }
         }
     }
     if hashes.len() > 1 {
-        let seen = format!("data planes have different configurations: {}", Vec::from_iter(hashes).join(", "));
-        proof.add("same configuration", "the data planes", Err(seen));
+        let several = format!("data planes have different configurations: {}", Vec::from_iter(hashes).join(", "));
+        proof.add("same configuration", "the data planes", Err(several));
     }
-    canary(&mut proof, &admin, stack, &doors, patience).await?;
-    Ok(proof)
+    seen.control_plane = Some(control_plane.clone());
+    Ok(seen)
 }
 
 /// Holds a pod against its row; gives the hash of the configuration that it runs.
@@ -143,16 +142,17 @@ fn door(stack: &Stack, plane: &DataPlane) -> Option<Door> {
 }
 
 /// A route that the control plane is told of, and that has to come to every data plane and to go again.
-async fn canary(
+pub async fn canary(
     proof: &mut Proof,
     admin: &Admin<'_>,
     stack: &Stack,
     doors: &[(Reach, Pod, Door)],
     patience: Patience,
 ) -> Result<(), ProveError> {
+    forgotten(admin, stack).await?;
     let canary = Canary::new();
     let (route, plugin) = (entities::id(stack, &canary.path), entities::id(stack, &canary.nonce));
-    let tags = json!([format!("{}-canary", entities::tag(stack))]);
+    let tags = json!([canary_tag(stack)]);
     let body = json!({
         "name": format!("{}.canary.{}", stack.name, canary.nonce), "paths": [canary.path], "protocols": ["http", "https"],
         "strip_path": false, "preserve_host": false, "tags": tags, "https_redirect_status_code": 426,
@@ -169,6 +169,21 @@ async fn canary(
     admin.delete(&format!("/routes/{route}")).await?;
     placed?;
     canary_on(proof, "canary disappears", &canary, doors, false, patience.canary).await;
+    Ok(())
+}
+
+fn canary_tag(stack: &Stack) -> String {
+    format!("{}-canary", entities::tag(stack))
+}
+
+/// Deletes the canaries of proofs that were killed.
+async fn forgotten(admin: &Admin<'_>, stack: &Stack) -> Result<(), ProveError> {
+    for route in admin.list("routes", Some(&canary_tag(stack))).await? {
+        let age = Timestamp::now().as_second() - route["created_at"].as_i64().unwrap_or_default();
+        if let Some(id) = route["id"].as_str().filter(|_| age > MAX_CANARY_AGE.as_secs() as i64) {
+            admin.delete(&format!("/routes/{id}")).await?;
+        }
+    }
     Ok(())
 }
 
