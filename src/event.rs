@@ -4,6 +4,7 @@
 //! Fed by every module that does something; read by `workflow` (journal and progress) and `cli` (printing, `status`).
 
 use crate::hardware::{Arch, BootMode, MacAddr};
+use crate::preflight::{Finding, Name};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,6 +35,8 @@ pub enum EventKind {
     PhaseFailed { phase: String, error: String },
     /// Part of a long step that concerns no machine (a download, a checksum): bytes so far and in all.
     Progress { what: String, done: u64, total: Option<u64> },
+    /// What a preflight check found.
+    Checked { check: Name, finding: Finding },
     /// What is done on the gateway, or was seen of it.
     Gateway { detail: String },
     /// The same for what is counted: objects so far and in all.

@@ -25,6 +25,7 @@ pub mod pivot;
 pub mod pki;
 pub mod plan;
 pub mod power;
+pub mod preflight;
 pub mod secret;
 pub mod spec;
 pub mod template;

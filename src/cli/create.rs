@@ -4,6 +4,7 @@ use super::{Failure, OutputFormat, progress};
 use crate::api::MachineState;
 use crate::bootstrap::Provider;
 use crate::event::EventBus;
+use crate::preflight::Name;
 use crate::workflow::board::Board;
 use crate::workflow::work_dir::WorkDir;
 use crate::workflow::{self, Request, journal};
@@ -41,6 +42,9 @@ struct ClusterArgs {
     work_dir: super::WorkDirArg,
     #[command(flatten)]
     bootstrap: BootstrapArgs,
+    /// A preflight check to leave out (may be repeated)
+    #[arg(long, value_name = "CHECK")]
+    skip: Vec<Name>,
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
 }
@@ -101,12 +105,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         artifacts,
         metalgate: std::env::current_exe()?,
         bootstrap: args.bootstrap.into(),
+        skip: args.skip,
     };
     create(request, work_dir, args.output).await
 }
 
 /// How far earlier runs brought each machine, by the journal.
-fn recorded(work_dir: &Path) -> std::io::Result<plan::Recorded> {
+pub fn recorded(work_dir: &Path) -> std::io::Result<plan::Recorded> {
     let board = Board::of(&journal::read(work_dir)?);
     let state = |text: &str| serde_json::from_value::<MachineState>(text.into()).ok();
     Ok(board.machines.into_iter().filter_map(|(name, machine)| Some((name, state(&machine.state)?))).collect())

@@ -12,6 +12,7 @@ mod get;
 mod lab;
 mod man;
 mod manager;
+mod preflight;
 mod progress;
 mod scale;
 mod status;
@@ -52,6 +53,8 @@ enum Command {
     Gateway(gateway::Args),
     /// Check a spec and an inventory, and report every mistake of both
     Validate(validate::Args),
+    /// Look at the wire, the BMCs and the clock, and report everything that would be in a run's way
+    Preflight(preflight::Args),
     /// Show where a cluster's machines stand, during a run or after it
     Status(status::Args),
     /// Fill and check the directory of things that are served
@@ -141,6 +144,7 @@ pub async fn run() -> ExitCode {
         Command::Get(args) => get::run(args).await,
         Command::Gateway(args) => gateway::run(args).await,
         Command::Validate(args) => validate::run(args),
+        Command::Preflight(args) => preflight::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
         Command::Lab(args) => lab::run(args).await,

@@ -1,6 +1,7 @@
 //! The live display of a run: a line per machine on a terminal, plain lines elsewhere. Both are views of the board.
 
 use crate::event::{Event, EventBus, EventKind};
+use crate::preflight::Verdict;
 use crate::workflow::board::{Board, MachineBoard, Progress, between};
 use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -92,6 +93,14 @@ fn announcement(event: &Event) -> Option<String> {
     let text = match &event.kind {
         EventKind::PhaseDone { phase, seconds } => format!("{phase} done in {seconds:.1} s"),
         EventKind::PhaseFailed { .. } => return None,
+        EventKind::Checked { check, finding } => match finding.verdict {
+            Verdict::Warning | Verdict::Skipped => {
+                let object = finding.object.iter().map(|object| format!("{object}: ")).collect::<String>();
+                let way_out = finding.way_out.iter().map(|way_out| format!("; {way_out}")).collect::<String>();
+                format!("preflight {check} {}: {object}{}{way_out}", finding.verdict, finding.reason)
+            }
+            Verdict::Passed | Verdict::Failed => return None,
+        },
         EventKind::Stalled { diagnosis, last, .. } => format!("stalled: {diagnosis} (last seen: {last})"),
         EventKind::MachineFailed { error } => format!("FAILED: {error}"),
         EventKind::AgentFailed { step, error } => format!("FAILED at {step}: {error}"),

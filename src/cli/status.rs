@@ -74,6 +74,9 @@ fn text(board: &Board, running: bool, managed: Option<&[Condition]>) -> String {
     for condition in managed.unwrap_or_default() {
         text.push_str(&format!("{:<24} {:<6} {}\n", condition.type_, condition.status, condition.message));
     }
+    for (check, reason) in &board.not_checked {
+        text.push_str(&format!("preflight did not check {check}: {reason}\n"));
+    }
     let (width, now) = (name_width(board), Timestamp::now());
     for (name, machine) in &board.machines {
         text.push_str(&machine_line(name, width, machine, now));

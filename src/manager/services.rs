@@ -8,7 +8,7 @@ use crate::image::manifest::Artifact;
 use crate::netboot::BootTable;
 use crate::netboot::dhcp::{DhcpConfig, DhcpServer};
 use crate::netboot::http::{HttpConfig, HttpServer, ServedFile};
-use crate::netboot::tftp::{TftpConfig, TftpServer};
+use crate::netboot::tftp::{TFTP_PORT, TftpConfig, TftpServer};
 use crate::node::supplies::Supplies;
 use crate::pki::{Authority, LeafRequest, Usage};
 use crate::power;
@@ -24,7 +24,6 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-const TFTP_PORT: u16 = 69;
 /// A machine that boots keeps the fingerprint for as long as its installation takes; the certificate lasts longer.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 

@@ -15,11 +15,14 @@ pub use redfish::Redfish;
 use crate::hardware::{BootMode, PowerState};
 use crate::inventory::{BmcAccess, BmcKind};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a BMC may take until it reports the power state that it was told to bring about.
 const SETTLE: Duration = Duration::from_secs(60);
+/// How long a BMC may take to tell what it need not tell. Reading the accounts of a slow one takes a second for each.
+const EXTRAS: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,37 @@ pub struct BmcIdentity {
     pub serial: Option<String>,
     /// The BMC's firmware version.
     pub firmware: Option<String>,
+}
+
+/// What can be learnt of a BMC before anything is ordered of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examination {
+    /// The machine's power state.
+    pub power: PowerState,
+    /// What the machine can be told to start from once; `None` where the BMC does not tell.
+    pub boots_from: Option<Vec<BootDevice>>,
+    /// What our account may do; `None` where the BMC does not tell.
+    pub role: Option<Role>,
+    /// The BMC's clock; `None` where it does not tell.
+    pub clock: Option<Clock>,
+}
+
+/// What an account may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// By the BMC's name.
+    pub name: String,
+    /// Whether that is enough to switch the power and to set what the machine starts from.
+    pub suffices: bool,
+}
+
+/// A BMC's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// What it shows.
+    pub at: Timestamp,
+    /// Whether it may be local time: the BMC does not say which zone it counts in.
+    pub maybe_local: bool,
 }
 
 /// What went wrong between us and a BMC; `bmc` is its address, never its password.
@@ -151,6 +185,11 @@ pub trait Bmc: Send + Sync {
     async fn eject_media(&self) -> Result<(), BmcError>;
     /// What it is.
     async fn identity(&self) -> Result<BmcIdentity, BmcError>;
+    /// What it can do, and what we may do there; nothing is changed. Succeeds with the power state alone.
+    async fn examine(&self) -> Result<Examination, BmcError> {
+        let power = self.power_state().await?;
+        Ok(Examination { power, boots_from: None, role: None, clock: None })
+    }
 }
 
 #[cfg(test)]

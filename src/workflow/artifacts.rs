@@ -1,6 +1,6 @@
 //! Phase: everything that will be served is there, and is what it should be, before a machine is touched.
 
-use super::{Phase, PhaseResult, Run, objects};
+use super::{Phase, PhaseResult, Request, Run, objects};
 use crate::bootstrap::Provider;
 use crate::event::{EventBus, EventKind};
 use crate::hardware::{Arch, BootMode};
@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 pub struct Artifacts;
 
@@ -81,39 +83,38 @@ impl Phase for Artifacts {
     }
 
     async fn run(&self, run: &mut Run) -> PhaseResult {
-        let manifest = Manifest::load(&run.request.artifacts)?;
-        let wanted = wanted(run);
-        for (kind, arch) in &wanted {
-            manifest.find(*kind, *arch)?;
-        }
-        let supplies = supplies(&run.request.spec, &run.request.machines, &run.request.plan, manifest.clone())?;
-        let events = run.events.clone();
-        let checked = tokio::task::spawn_blocking(move || {
-            let progress = |done, total| report(&events, "artifacts", done, total);
-            let is_wanted = |artifact: &manifest::Artifact| {
-                wanted.contains(&(artifact.kind, artifact.arch)) || NODES.contains(&artifact.kind)
-            };
-            manifest.verify(is_wanted, progress).map(|()| manifest)
-        });
-        let manifest = checked.await??;
-        let path = image_file(&run.request.spec.os.image, manifest.dir(), &run.events).await?;
+        let (manifest, supplies) = verify(&run.request, &run.events).await?;
         let image = &run.request.spec.os.image;
-        let name = image_name(image);
+        let path = image_file(image, &run.request.artifacts, &run.events).await?;
         let file = ServedFile { path, sha256: image.sha256.clone() };
-        run.image = Some(ServedImage { name, file });
+        run.image = Some(ServedImage { name: image_name(image), file });
         run.supplies = Some(Arc::new(supplies));
         run.manifest = Some(manifest);
         Ok(())
     }
 }
 
+/// Reads all artifacts that `request` will need; gives what nodes fetch of them.
+pub async fn verify(request: &Request, events: &EventBus) -> Result<(Manifest, Supplies), Error> {
+    let manifest = Manifest::load(&request.artifacts)?;
+    let wanted = wanted(request);
+    for (kind, arch) in &wanted {
+        manifest.find(*kind, *arch)?;
+    }
+    let supplies = supplies(&request.spec, &request.machines, &request.plan, manifest.clone())?;
+    let events = events.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        let progress = |done, total| report(&events, "artifacts", done, total);
+        let is_wanted = |artifact: &manifest::Artifact| {
+            wanted.contains(&(artifact.kind, artifact.arch)) || NODES.contains(&artifact.kind)
+        };
+        manifest.verify(is_wanted, progress).map(|()| manifest)
+    });
+    Ok((checked.await??, supplies))
+}
+
 /// What nodes fetch; all that they would miss is an error now.
-pub fn supplies(
-    spec: &ClusterSpec,
-    machines: &[Machine],
-    plan: &Plan,
-    manifest: Manifest,
-) -> Result<Supplies, Box<dyn std::error::Error + Send + Sync>> {
+pub fn supplies(spec: &ClusterSpec, machines: &[Machine], plan: &Plan, manifest: Manifest) -> Result<Supplies, Error> {
     let arches = plan.machines.iter().map(|machine| machine.arch).collect();
     let kubernetes = &spec.kubernetes;
     let virtual_ip = objects::is_virtual(spec, machines);
@@ -136,9 +137,9 @@ pub fn image_name(image: &spec::Image) -> String {
 }
 
 /// What this plan's machines, and we, will ask for.
-fn wanted(run: &Run) -> BTreeSet<(Kind, Arch)> {
+fn wanted(request: &Request) -> BTreeSet<(Kind, Arch)> {
     let mut wanted = BTreeSet::new();
-    for machine in &run.request.plan.machines {
+    for machine in &request.plan.machines {
         let ipxe = match (machine.boot_mode, machine.arch) {
             (BootMode::Bios, _) => Kind::IpxeBios,
             (BootMode::Uefi, Arch::Amd64) => Kind::IpxeUefiSnp,
@@ -146,18 +147,14 @@ fn wanted(run: &Run) -> BTreeSet<(Kind, Arch)> {
         };
         wanted.extend([ipxe, Kind::AgentKernel, Kind::AgentInitramfs, Kind::Agent].map(|kind| (kind, machine.arch)));
     }
-    if run.request.bootstrap == Provider::Embedded {
+    if request.bootstrap == Provider::Embedded {
         wanted.extend([(Kind::Etcd, Arch::Amd64), (Kind::KubeApiserver, Arch::Amd64)]);
     }
     wanted
 }
 
-/// The image's file on this machine, with the right sum; downloaded once if it is elsewhere.
-async fn image_file(
-    image: &spec::Image,
-    artifacts: &Path,
-    events: &EventBus,
-) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
+/// The image's file on this machine (relative ones are below `artifacts`), with the right sum; downloaded once if it is elsewhere.
+pub async fn image_file(image: &spec::Image, artifacts: &Path, events: &EventBus) -> Result<PathBuf, Error> {
     if let Some(path) = image.url.strip_prefix("file:") {
         let path = artifacts.join(path.strip_prefix("//").unwrap_or(path));
         return Ok(check(path, image.sha256.clone(), events).await?);

@@ -2,6 +2,7 @@
 //! the end are all views of it.
 
 use crate::event::{Event, EventKind};
+use crate::preflight::{Finding, Name, Verdict};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ pub struct Board {
     /// The error that ended the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Preflight checks that the last run left out, or could not make, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_checked: BTreeMap<Name, String>,
     /// Machines by hostname.
     pub machines: BTreeMap<String, MachineBoard>,
 }
@@ -246,11 +250,17 @@ impl Board {
             return machine.take(event.at, &event.kind);
         }
         match &event.kind {
-            EventKind::PhaseStarted { title, .. } => {
+            EventKind::PhaseStarted { phase, title } => {
+                if phase == "preflight" {
+                    self.not_checked.clear();
+                }
                 self.phase = Some(title.clone());
                 (self.error, self.progress) = (None, None);
             }
             EventKind::PhaseDone { .. } => self.progress = None,
+            EventKind::Checked { check, finding: Finding { verdict: Verdict::Skipped, reason, .. } } => {
+                self.not_checked.insert(*check, reason.clone());
+            }
             EventKind::PhaseFailed { error, .. } => self.error = Some(error.clone()),
             EventKind::Progress { what, done, total } => {
                 let (what, done, total) = (what.clone(), *done, *total);

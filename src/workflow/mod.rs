@@ -5,7 +5,7 @@
 //! cluster, so a killed run is continued by running it again. Fed by `plan`; feeds `controllers`.
 
 pub mod apply;
-mod artifacts;
+pub mod artifacts;
 pub mod board;
 mod bootstrap;
 pub mod delete;
@@ -15,9 +15,10 @@ pub mod journal;
 pub mod kubeconfig;
 pub mod managed;
 mod netboot;
-mod network;
+pub mod network;
 pub mod objects;
 pub mod pivot;
+pub mod preflight;
 pub mod work_dir;
 
 pub use artifacts::image_name;
@@ -58,6 +59,7 @@ trait Phase: Send + Sync {
 const PHASES: &[&dyn Phase] = &[
     &network::Network,
     &artifacts::Artifacts,
+    &preflight::Preflight,
     &bootstrap::Bootstrap,
     &objects::Objects,
     &netboot::Netboot,
@@ -65,6 +67,9 @@ const PHASES: &[&dyn Phase] = &[
     &pivot::Handover,
     &gateway::Gateway,
 ];
+
+/// What is left to do where the cluster manages itself already.
+const SELF_MANAGED: &[&dyn Phase] = &[&pivot::SelfManaged, &gateway::Gateway];
 
 /// What the user asked for.
 pub struct Request {
@@ -80,6 +85,8 @@ pub struct Request {
     pub metalgate: PathBuf,
     /// Which bootstrap cluster.
     pub bootstrap: crate::bootstrap::Provider,
+    /// Preflight checks that are left out.
+    pub skip: Vec<crate::preflight::Name>,
 }
 
 /// A run under way: the request, and what the phases have started so far.
@@ -172,8 +179,7 @@ pub async fn create(
         context: None,
         installer_key: None,
     };
-    let self_managed: &[&dyn Phase] = &[&pivot::SelfManaged, &gateway::Gateway];
-    let phases = if run.work_dir.join(pivot::SELF_MANAGED).exists() { self_managed } else { PHASES };
+    let phases = if run.work_dir.join(pivot::SELF_MANAGED).exists() { SELF_MANAGED } else { PHASES };
     let mut result = Ok(());
     for phase in phases {
         let started = Instant::now();
@@ -196,4 +202,22 @@ pub async fn create(
         cluster.stop().await;
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_started_before_the_preflight_and_no_machine_after_a_pivot_is_checked() {
+        let names: Vec<&str> = PHASES.iter().map(|phase| phase.name()).collect();
+        let at = |name: &str| names.iter().position(|one| *one == name).unwrap();
+        // What is to be served is verified once, before: the check reads only how the image is packed.
+        assert!(at("network") < at("preflight") && at("artifacts") < at("preflight"));
+        // Our own servers would answer its questions, and controllers power machines on.
+        for later in ["bootstrap", "objects", "netboot", "install"] {
+            assert!(at("preflight") < at(later), "{later}");
+        }
+        assert!(SELF_MANAGED.iter().all(|phase| phase.name() != "preflight"));
+    }
 }

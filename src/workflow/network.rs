@@ -1,6 +1,6 @@
 //! Phase: our place on the provisioning network.
 
-use super::{Phase, PhaseResult, Run};
+use super::{Phase, PhaseResult, Request, Run};
 use async_trait::async_trait;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -55,14 +55,21 @@ impl Phase for Network {
     }
 
     async fn run(&self, run: &mut Run) -> PhaseResult {
-        let provisioning = &run.request.spec.provisioning;
-        let address = own_address(&provisioning.interface, provisioning.address)?;
-        if let Some(machine) = run.request.machines.iter().find(|machine| machine.address.addr() == address) {
-            let (machine, interface) = (machine.hostname.clone(), provisioning.interface.clone());
-            return Err(NetworkError::Ours { machine, address, interface }.into());
-        }
-        run.address = Some(address);
+        run.address = Some(find(&run.request)?);
         Ok(())
+    }
+}
+
+/// Our address on the provisioning network, which no machine of the inventory may have.
+pub fn find(request: &Request) -> Result<Ipv4Addr, NetworkError> {
+    let provisioning = &request.spec.provisioning;
+    let address = own_address(&provisioning.interface, provisioning.address)?;
+    match request.machines.iter().find(|machine| machine.address.addr() == address) {
+        None => Ok(address),
+        Some(machine) => {
+            let (machine, interface) = (machine.hostname.clone(), provisioning.interface.clone());
+            Err(NetworkError::Ours { machine, address, interface })
+        }
     }
 }
 

@@ -323,8 +323,14 @@ fn a_wrong_password_fails_the_machines_and_is_tried_once() {
             Command::new(metalgate()).args(["lab", "fault", machine, fault, "--name", &rack.name]).output().unwrap();
         assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     }
-    let (code, said) = rack.create("refused").end();
+    // Preflight finds it before anything is ordered.
+    let (code, said) = rack.create("checked").end();
     assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("2 things are in the way") && said.contains("refuses user `admin`"), "{said}");
+    assert_eq!(rack.count("node1", |kind| matches!(kind, EventKind::Power { .. })), 0, "{said}");
+    let (code, said) = rack.create_with("refused", &["--skip", "bmc"]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(rack.status()["board"]["notChecked"]["bmc"], "left out by --skip");
     assert!(said.contains("2 of 2 machines cannot go on"), "{said}");
     assert!(said.contains("refuses user `admin`: check bmc_username and bmc_password"), "{said}");
     assert_eq!(rack.status()["board"]["machines"]["node1"]["state"], "Failed");

@@ -43,11 +43,16 @@ impl Rack {
 
     /// Starts `create cluster`; what it says goes to files of this name.
     pub fn create(&self, run: &str) -> Create {
+        self.create_with(run, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn create_with(&self, run: &str, more: &[&str]) -> Create {
         let output = |ending: &str| File::create(self.dir.path().join(format!("{run}.{ending}"))).unwrap();
         let mut command = self.inside(&metalgate());
         command.args(["create", "cluster", "--output", "json", "-f"]).arg(self.files().join("cluster.yaml"));
         command.arg("--hardware-csv").arg(self.files().join("hardware.csv"));
-        command.arg("--work-dir").arg(self.work_dir());
+        command.arg("--work-dir").arg(self.work_dir()).args(more);
         command.stdin(Stdio::null()).stdout(output("json")).stderr(output("log"));
         Create { child: command.spawn().unwrap(), log: self.dir.path().join(format!("{run}.log")) }
     }

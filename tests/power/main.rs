@@ -130,6 +130,37 @@ fn redfish_tells_what_it_is() {
 }
 
 #[test]
+fn redfish_is_examined() {
+    let _machine = alone(&PLAIN);
+    among_peers(async || {
+        let bmc = redfish(CLEAR);
+        bmc.power_off().await.unwrap();
+        let found = bmc.examine().await.unwrap();
+        assert_eq!(found.power, PowerState::Off);
+        assert!(found.boots_from.is_some_and(|devices| devices.contains(&BootDevice::Pxe)));
+        let off = found.clock.expect("sushy-tools has a clock").at.duration_since(jiff::Timestamp::now());
+        assert!(off.abs() < jiff::SignedDuration::from_secs(60), "{off:?}");
+        // It has no accounts to tell of.
+        assert_eq!(found.role, None);
+    });
+}
+
+#[test]
+fn ipmi_is_examined() {
+    let _machine = alone(&WITH_IPMI);
+    among_peers(async || {
+        let bmc = ipmi(IPMI);
+        bmc.power_off().await.unwrap();
+        let found = bmc.examine().await.unwrap();
+        assert_eq!(found.power, PowerState::Off);
+        assert!(found.boots_from.is_some_and(|devices| devices.contains(&BootDevice::Pxe)));
+        assert!(found.role.is_some_and(|role| role.suffices));
+        // VirtualBMC keeps no event log, and no time for it.
+        assert_eq!(found.clock, None);
+    });
+}
+
+#[test]
 fn redfish_with_several_machines_wants_one_named() {
     among_peers(async || {
         let error = error_of(redfish(TLS).as_ref()).await;

@@ -25,6 +25,10 @@ pub enum Fault {
     Slow,
     /// The BMC refuses the right password
     WrongPassword,
+    /// The BMC's account may read everything and change nothing
+    ReadOnly,
+    /// The BMC's clock is a day behind
+    Clock,
     /// The BMC answers every request with an internal error
     Error,
     /// The machine's network cable is pulled; the BMC is well
@@ -35,7 +39,8 @@ pub enum Fault {
 pub async fn apply(State(bmc): State<Arc<Bmc>>, request: Request, next: Next) -> Response {
     let fault = *bmc.fault.borrow();
     match fault {
-        Fault::None | Fault::WrongPassword | Fault::Unplug => next.run(request).await,
+        Fault::ReadOnly if !request.method().is_safe() => RedfishError::insufficient_privilege().into_response(),
+        Fault::None | Fault::WrongPassword | Fault::ReadOnly | Fault::Clock | Fault::Unplug => next.run(request).await,
         Fault::Slow => {
             tokio::time::sleep(SLOW).await;
             next.run(request).await

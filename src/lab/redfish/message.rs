@@ -37,6 +37,15 @@ impl RedfishError {
         Self { resolution, ..Self::new(StatusCode::UNAUTHORIZED, "NoValidSession", text, vec![]) }
     }
 
+    /// Not with this account.
+    pub fn insufficient_privilege() -> Self {
+        let text = "There are insufficient privileges for the account or credentials associated with the current session \
+                    to perform the requested operation.";
+        let resolution = "Use an account with the privilege ConfigureComponents.";
+        let error = Self::new(StatusCode::FORBIDDEN, "InsufficientPrivilege", text.to_owned(), vec![]);
+        Self { resolution, ..error }
+    }
+
     /// The body is no JSON object.
     pub fn malformed() -> Self {
         let text = "The request body submitted was malformed JSON.".to_owned();

@@ -4,6 +4,7 @@
 //! a virtual CD, one Chassis, Basic and session authentication, errors with `@Message.ExtendedInfo`. A [`Fault`] makes it
 //! as unhelpful as real ones can be. [`router`] shows the whole service and needs no network, so tests drive it directly.
 
+mod accounts;
 mod auth;
 mod fault;
 mod media;
@@ -86,6 +87,9 @@ pub fn router(bmc: Arc<Bmc>) -> Router {
         .route("/redfish/v1/SessionService", get(auth::service))
         .route("/redfish/v1/SessionService/Sessions", get(auth::list).post(auth::log_in))
         .route("/redfish/v1/SessionService/Sessions/{id}", delete(auth::log_out))
+        .route("/redfish/v1/AccountService", get(accounts::service))
+        .route("/redfish/v1/AccountService/Accounts", get(accounts::list))
+        .route("/redfish/v1/AccountService/Accounts/1", get(accounts::account))
         .fallback(async |uri: Uri| RedfishError::not_found(&uri))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| RedfishError::not_allowed(&method, &uri))
         .layer(middleware::from_fn_with_state(bmc.clone(), auth::require))

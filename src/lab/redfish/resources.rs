@@ -1,8 +1,9 @@
 //! The resources that only describe.
 
-use super::Bmc;
+use super::{Bmc, Fault};
 use axum::Json;
 use axum::extract::State;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub async fn root(State(bmc): State<Arc<Bmc>>) -> Json<Value> {
         "Chassis": {"@odata.id": "/redfish/v1/Chassis"},
         "Managers": {"@odata.id": "/redfish/v1/Managers"},
         "SessionService": {"@odata.id": "/redfish/v1/SessionService"},
+        "AccountService": {"@odata.id": "/redfish/v1/AccountService"},
         "Links": {"Sessions": {"@odata.id": "/redfish/v1/SessionService/Sessions"}},
     }))
 }
@@ -95,13 +97,18 @@ pub async fn chassis(State(bmc): State<Arc<Bmc>>) -> Json<Value> {
 }
 
 /// `GET Managers/1`.
-pub async fn manager() -> Json<Value> {
+pub async fn manager(State(bmc): State<Arc<Bmc>>) -> Json<Value> {
+    let behind =
+        if *bmc.fault.borrow() == Fault::Clock { SignedDuration::from_hours(24) } else { SignedDuration::ZERO };
+    let now = Timestamp::now() - behind;
     Json(json!({
         "@odata.id": "/redfish/v1/Managers/1",
         "@odata.type": "#Manager.v1_19_0.Manager",
         "Id": "1",
         "Name": "Manager",
         "ManagerType": "BMC",
+        "DateTime": format!("{now:.0}"),
+        "DateTimeLocalOffset": "+00:00",
         "FirmwareVersion": env!("CARGO_PKG_VERSION"),
         "Status": {"State": "Enabled", "Health": "OK"},
         "VirtualMedia": {"@odata.id": "/redfish/v1/Managers/1/VirtualMedia"},

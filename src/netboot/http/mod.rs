@@ -206,7 +206,13 @@ impl HttpServer {
     }
 }
 
-fn listen(address: Ipv4Addr, port: u16, what: &'static str, field: &'static str) -> Result<TcpListener, HttpError> {
+/// Takes a TCP port; `field` of the spec would move it.
+pub(crate) fn listen(
+    address: Ipv4Addr,
+    port: u16,
+    what: &'static str,
+    field: &'static str,
+) -> Result<TcpListener, HttpError> {
     let address = SocketAddr::from((address, port));
     let listen = || {
         let listener = TcpListener::bind(address)?;

@@ -25,6 +25,8 @@ const TRANSFERS: usize = 1024;
 /// The largest request that is looked at (RFC 2347: 512 octets).
 const REQUEST: usize = 512;
 
+/// Where TFTP listens (RFC 1350, 4).
+pub const TFTP_PORT: u16 = 69;
 const AUTOEXEC: &str = "autoexec.ipxe";
 
 /// What is served, and where.

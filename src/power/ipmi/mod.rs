@@ -3,11 +3,12 @@
 //! The password goes through the environment (`ipmitool -E`): unlike an argument it is readable only by the same user,
 //! and unlike a file it leaves nothing behind when we are killed.
 
-use super::{Bmc, BmcError, BmcIdentity, BootDevice, SETTLE, settle};
+use super::{Bmc, BmcError, BmcIdentity, BootDevice, Clock, EXTRAS, Examination, Role, SETTLE, settle};
 use crate::hardware::{BootMode, PowerState};
 use crate::inventory::BmcAccess;
 use crate::secret::Secret;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use std::io::ErrorKind;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -196,6 +197,14 @@ fn identity(text: &str) -> BmcIdentity {
     BmcIdentity { vendor, model, serial: None, firmware: field("Firmware Revision") }
 }
 
+/// The moment in the raw answer to Get SEL Time: four bytes, the lowest first.
+fn sel_time(text: &str) -> Option<Timestamp> {
+    let bytes: Vec<u8> =
+        text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>().ok()?;
+    let seconds = u32::from_le_bytes(bytes.try_into().ok()?);
+    Timestamp::from_second(seconds.into()).ok()
+}
+
 #[async_trait]
 impl Bmc for Ipmi {
     async fn power_state(&self) -> Result<PowerState, BmcError> {
@@ -250,6 +259,24 @@ impl Bmc for Ipmi {
 
     async fn eject_media(&self) -> Result<(), BmcError> {
         Ok(())
+    }
+
+    async fn examine(&self) -> Result<Examination, BmcError> {
+        let power = self.power_state().await?;
+        // Sessions are opened as Operator, which is what our orders need: a BMC refuses that to an account that is less.
+        let role = Some(Role { name: String::from("Operator"), suffices: true });
+        let action = "tell its state";
+        let extras = async {
+            // Parameter 5 are the boot flags (IPMI 2.0, 28.13), of which `boot_once` sets one; 0x0a 0x48 is Get SEL Time (31.10).
+            let flags = self.run(action, &["chassis", "bootparam", "get", "5"]).await.ok();
+            let boots_from = flags.map(|_| vec![BootDevice::Pxe, BootDevice::VirtualMedia, BootDevice::Disk]);
+            let time = self.run(action, &["raw", "0x0a", "0x48"]).await.ok();
+            // Seconds of the BMC's local time, by 37.1; many count UTC all the same.
+            let clock = time.and_then(|text| sel_time(&text)).map(|at| Clock { at, maybe_local: true });
+            (boots_from, clock)
+        };
+        let (boots_from, clock) = tokio::time::timeout(EXTRAS, extras).await.unwrap_or_default();
+        Ok(Examination { power, boots_from, role, clock })
     }
 
     async fn identity(&self) -> Result<BmcIdentity, BmcError> {

@@ -4,9 +4,10 @@
 //! ship with certificates that nobody has signed, so none is checked, as in every tool of the field; the management
 //! network is the boundary.
 
+mod account;
 mod service;
 
-use super::{Bmc, BmcError, BmcIdentity, BootDevice, SETTLE, settle};
+use super::{Bmc, BmcError, BmcIdentity, BootDevice, Clock, EXTRAS, Examination, SETTLE, settle};
 use crate::hardware::{BootMode, PowerState};
 use crate::inventory::BmcAccess;
 use async_trait::async_trait;
@@ -63,6 +64,23 @@ impl Redfish {
         self.system.get_or_try_init(find).await.map(String::as_str)
     }
 
+    /// The power state that a System shows.
+    fn power_of(&self, action: &str, system: &Resource) -> Result<PowerState, BmcError> {
+        match system.body["PowerState"].as_str() {
+            Some("On" | "PoweringOn" | "Paused") => Ok(PowerState::On),
+            Some("Off" | "PoweringOff") => Ok(PowerState::Off),
+            other => Err(self.service.protocol(action, format!("PowerState is {other:?}"))),
+        }
+    }
+
+    /// The clock of the Manager, if it shows one with its zone.
+    async fn clock(&self, action: &str, system: &Resource) -> Option<Clock> {
+        let manager = system.body["Links"]["ManagedBy"][0]["@odata.id"].as_str()?;
+        let manager = self.service.get(action, manager).await.ok()?;
+        let at = manager.body["DateTime"].as_str()?.parse().ok()?;
+        Some(Clock { at, maybe_local: false })
+    }
+
     /// `ComputerSystem.Reset`.
     async fn reset(&self, action: &str, kind: &str, wanted: PowerState) -> Result<(), BmcError> {
         if self.power_state().await? == wanted {
@@ -116,6 +134,16 @@ impl Redfish {
     }
 }
 
+/// Annotation that lists what a machine can be told to start from.
+const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
+
+/// What the machine can be told to start from, where the System lists it.
+fn allowed(system: &Resource) -> Option<Vec<BootDevice>> {
+    let listed = system.body["Boot"][TARGETS].as_array()?;
+    let known = [BootDevice::Pxe, BootDevice::UefiHttp, BootDevice::VirtualMedia, BootDevice::Disk];
+    Some(known.into_iter().filter(|device| listed.iter().any(|value| value == target(*device))).collect())
+}
+
 /// Redfish's name of a boot device.
 fn target(device: BootDevice) -> &'static str {
     match device {
@@ -130,12 +158,7 @@ fn target(device: BootDevice) -> &'static str {
 impl Bmc for Redfish {
     async fn power_state(&self) -> Result<PowerState, BmcError> {
         let action = "tell the power state";
-        let system = self.service.get(action, self.system().await?).await?;
-        match system.body["PowerState"].as_str() {
-            Some("On" | "PoweringOn" | "Paused") => Ok(PowerState::On),
-            Some("Off" | "PoweringOff") => Ok(PowerState::Off),
-            other => Err(self.service.protocol(action, format!("PowerState is {other:?}"))),
-        }
+        self.power_of(action, &self.service.get(action, self.system().await?).await?)
     }
 
     async fn power_on(&self) -> Result<(), BmcError> {
@@ -151,9 +174,8 @@ impl Bmc for Redfish {
         let path = self.system().await?;
         let system = self.service.get(&action, path).await?;
         let boot = &system.body["Boot"];
-        let allowed = boot["BootSourceOverrideTarget@Redfish.AllowableValues"].as_array();
-        if allowed.is_some_and(|allowed| !allowed.iter().any(|value| value == target(device))) {
-            let reason = format!("it allows {}", boot["BootSourceOverrideTarget@Redfish.AllowableValues"]);
+        if allowed(&system).is_some_and(|allowed| !allowed.contains(&device)) {
+            let reason = format!("it allows {}", boot[TARGETS]);
             return Err(self.unsupported(&action, reason));
         }
         let mut wanted = json!({
@@ -202,6 +224,21 @@ impl Bmc for Redfish {
         let body = &system.body;
         let (vendor, model, serial) = (text(&body["Manufacturer"]), text(&body["Model"]), text(&body["SerialNumber"]));
         Ok(BmcIdentity { vendor, model, serial, firmware })
+    }
+
+    async fn examine(&self) -> Result<Examination, BmcError> {
+        let action = "tell its state";
+        let system = self.service.get(action, self.system().await?).await?;
+        let power = self.power_of(action, &system)?;
+        let (mut clock, mut role) = (None, None);
+        let extras = async {
+            clock = self.clock(action, &system).await;
+            role = account::role(&self.service).await;
+        };
+        if tokio::time::timeout(EXTRAS, extras).await.is_err() {
+            tracing::debug!("BMC {} has not told all of its state", self.service.address());
+        }
+        Ok(Examination { power, boots_from: allowed(&system), role, clock })
     }
 }
 

@@ -63,6 +63,11 @@ impl Service {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
+    /// Our account's name.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// An answer that Redfish does not allow.
     pub fn protocol(&self, action: &str, reason: impl Into<String>) -> BmcError {
         BmcError::Protocol { bmc: self.address(), action: action.to_owned(), reason: reason.into() }
