@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # The peers of the power tests: sushy-tools (Redfish) and VirtualBMC (IPMI) in front of virtual machines of libvirt.
 #
-#   peers.sh prepare    installs what the peers need; prints the directory of their Python environment
-#   peers.sh serve DIR  starts them with that environment, prints `ready FINGERPRINT`, and waits for the end of stdin
+#   peers.sh prepare      installs what the peers need; prints the directory of their Python environment
+#   peers.sh environment  makes that environment only; vagrant/rack.sh asks for it
+#   peers.sh serve DIR    starts them with that environment, prints `ready FINGERPRINT`, and waits for the end of stdin
 #
 # `serve` wants to be PID 1 of fresh PID, mount and network namespaces. Then all it makes is private and nothing can stay
 # behind: its files are in memory, its addresses are its own, and the kernel ends every process with the first.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ../private.sh
 
 prepare() {
     ../setup power
+    environment
+}
+
+environment() {
     local cache=${METALGATE_CACHE:-$HOME/.cache/metalgate} environment
     environment=$cache/venv-$(sha256sum requirements.txt | cut -c1-16)
     mkdir -p "$cache"
@@ -34,19 +40,6 @@ within() {
         [ $SECONDS -lt $end ] || { echo "not within its time: $*" >&2; return 1; }
         sleep 0.2
     done
-}
-
-# What is written below /run, /var and /etc is in memory, and seen here alone.
-private_files() {
-    local directory
-    mount -t tmpfs peers /run
-    for directory in var etc; do
-        mkdir "/run/$directory" "/run/$directory.work"
-        mount -t overlay -o "lowerdir=/$directory,upperdir=/run/$directory,workdir=/run/$directory.work" peers "/$directory"
-    done
-    mkdir /run/peers
-    export HOME=/run/peers TMPDIR=/run/peers
-    cd /run/peers
 }
 
 start_libvirt() {
@@ -121,6 +114,9 @@ serve() {
     ip link set lo up
     silent_address
     private_files
+    mkdir /run/peers
+    export HOME=/run/peers TMPDIR=/run/peers
+    cd /run/peers
     start_libvirt
     # Where sushy-tools keeps the images of virtual CDs.
     mkdir images
