@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Read by scripts that are PID 1 of fresh PID, mount and network namespaces: nothing of them can stay behind.
 
 # What is written below /run, /var and /etc is in memory, and seen here alone.

@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 files=$here/rack
-export LIBVIRT_DEFAULT_URI=${LIBVIRT_DEFAULT_URI:-qemu:///system}
+export LIBVIRT_DEFAULT_URI=qemu:///system
 
 say() { echo "==> rack: $*" >&2; }
 fail() {
@@ -162,16 +162,10 @@ spec() {
 	END
 }
 
-each_machine() {
-    local machine rest
-    while read -r machine rest; do
-        # shellcheck disable=SC2086
-        "$@" "$machine" $rest </dev/null
-    done <"$files/machines"
-}
-
 domain_state() { virsh domstate "$name-$1" 2>/dev/null; }
 has_domain() { domain_state "$1" >/dev/null; }
+all_machines() { while read -r machine _; do has_domain "$machine" || return 1; done <"$files/machines"; }
+any_machine() { while read -r machine _; do if has_domain "$machine"; then return; fi; done <"$files/machines"; return 1; }
 
 up() {
     settings
@@ -196,12 +190,17 @@ made() {
             virsh --quiet define /dev/stdin
     fi
     rm "$files/$1.new"
-    if each_machine has_domain; then next; fi
+    if all_machines; then next; fi
 }
 
 next() {
-    say "the machines are off; next:"
-    echo "metalgate create cluster -f $files/cluster.yaml --hardware-csv $files/hardware.csv --work-dir $files/work"
+    say "next:"
+    if [ -n "$METALGATE_RACK_ADMIN" ]; then
+        echo "vagrant ssh admin -c 'sudo metalgate create cluster -f /root/rack/cluster.yaml --hardware-csv /root/rack/hardware.csv" \
+            "--artifacts /var/lib/metalgate/artifacts'"
+    else
+        echo "metalgate create cluster -f $files/cluster.yaml --hardware-csv $files/hardware.csv --work-dir $files/work"
+    fi
 }
 
 status() {
@@ -216,9 +215,7 @@ status() {
 
 down() {
     settings
-    while read -r machine _; do
-        if has_domain "$machine"; then return; fi
-    done <"$files/machines"
+    if has_domain admin || any_machine; then return; fi
     while read -r machine _; do
         stop "bmc-$machine"
     done <"$files/machines"
