@@ -3,7 +3,7 @@
 use super::MachineRole;
 use crate::gateway::model::Gateway;
 use crate::names::Labels;
-use crate::spec::{Cni, DhcpMode, ImageFormat, User};
+use crate::spec::{Argument, Cni, DhcpMode, ImageFormat, User};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -39,10 +39,19 @@ pub struct MetalClusterSpec {
     pub service_cidr: String,
     /// Container network.
     pub cni: Cni,
+    /// Names and addresses that the API server's certificate has beyond its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cert_sans: Vec<String>,
+    /// Flags of the API server beyond ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub api_server_extra_args: Vec<Argument>,
     /// Image of every machine.
     pub image: OsImage,
     /// Accounts on the machines.
     pub users: Vec<User>,
+    /// Servers that machines take the time from; else their image decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ntp_servers: Vec<String>,
     /// Which machines it is made of, the control plane first.
     pub groups: Vec<MachineGroup>,
     /// How machines are installed.

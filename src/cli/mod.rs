@@ -5,6 +5,7 @@
 mod apply;
 mod artifacts;
 mod completions;
+mod convert;
 mod create;
 mod delete;
 mod gateway;
@@ -55,6 +56,8 @@ enum Command {
     Validate(validate::Args),
     /// Look at the wire, the BMCs and the clock, and report everything that would be in a run's way
     Preflight(preflight::Args),
+    /// Make a spec of metalgate's own of EKS Anywhere's documents
+    Convert(convert::Args),
     /// Show where a cluster's machines stand, during a run or after it
     Status(status::Args),
     /// Fill and check the directory of things that are served
@@ -145,6 +148,7 @@ pub async fn run() -> ExitCode {
         Command::Gateway(args) => gateway::run(args).await,
         Command::Validate(args) => validate::run(args),
         Command::Preflight(args) => preflight::run(args).await,
+        Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Artifacts(args) => artifacts::run(args).await,
         Command::Lab(args) => lab::run(args).await,

@@ -45,15 +45,21 @@ pub struct Input {
 /// Every mistake of both, in their order; warnings are among them.
 pub fn load(spec_path: &Path, csv_path: &Path) -> Result<Input, Diagnostics> {
     let (spec_name, csv_name) = (spec_path.display().to_string(), csv_path.display().to_string());
-    let spec = match bytes(spec_path, MAX_SPEC) {
-        Ok(bytes) => spec::read(&spec_name, bytes),
-        Err(diagnostic) => spec::Read::unreadable(&spec_name, *diagnostic),
-    };
+    let spec = read_spec(spec_path);
     let inventory = match bytes(csv_path, MAX_INVENTORY) {
         Ok(bytes) => inventory::read(&csv_name, bytes),
         Err(diagnostic) => inventory::Read::unreadable(&csv_name, *diagnostic),
     };
     fit(&[&spec_name, &csv_name], spec, inventory)
+}
+
+/// Reads a spec alone.
+pub(super) fn read_spec(path: &Path) -> spec::Read {
+    let name = path.display().to_string();
+    match bytes(path, MAX_SPEC) {
+        Ok(bytes) => spec::read(&name, bytes),
+        Err(diagnostic) => spec::Read::unreadable(&name, *diagnostic),
+    }
 }
 
 /// Holds what was read of both files against each other.

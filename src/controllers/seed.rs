@@ -62,6 +62,7 @@ fn files(given: &Given<'_>, hardware: &Hardware, cluster: &MetalCluster) -> Resu
         host_key_pub => &given.host_key_pub,
         installer_key => &given.installer_key,
         users => Serde(&cluster.spec.users),
+        ntp_servers => &cluster.spec.ntp_servers,
         hardware => Serde(&hardware.spec),
     };
     Ok(Seed {

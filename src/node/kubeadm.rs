@@ -10,6 +10,7 @@ use crate::api::{MachineRole, MetalClusterSpec};
 use crate::hardware::Arch;
 use crate::pki::Identity;
 use crate::secret::Secret;
+use crate::spec::Argument;
 use crate::template;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -95,13 +96,6 @@ impl Lease {
     }
 }
 
-/// An argument of a control-plane component, as kubeadm has it.
-#[derive(Serialize)]
-struct Argument {
-    name: String,
-    value: String,
-}
-
 /// A taint as the API has it.
 #[derive(Serialize)]
 struct Taint<'a> {
@@ -147,13 +141,15 @@ impl Node<'_> {
     pub fn init(&self, authorities: &Authorities) -> Result<Step, PrepareError> {
         let title = "kubeadm init";
         let (host, port) = self.endpoint();
-        let names = ["localhost", "127.0.0.1", host, &self.address.to_string(), self.name].map(str::to_owned);
+        let own = ["localhost", "127.0.0.1", host, &self.address.to_string(), self.name].map(str::to_owned);
+        let names: Vec<String> = own.into_iter().chain(self.cluster.cert_sans.iter().cloned()).collect();
         let config = self.render(
             title,
             include_str!("../../templates/kubeadm/init.yaml"),
             context! {
                 token => Token::generate().whole().expose(),
                 names => names,
+                extra_args => Serde(&self.cluster.api_server_extra_args),
                 port => port,
                 cluster => self.cluster_name,
                 version => &self.cluster.kubernetes_version,

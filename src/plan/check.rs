@@ -11,6 +11,9 @@ use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+/// Our own address, in a spec of ours.
+const OWN_ADDRESS: &str = "spec.provisioning.address";
+
 /// Holds the spec and the inventory against each other.
 pub fn check(spec: &spec::Read, inventory: &inventory::Read) -> Diagnostics {
     let mut found = Diagnostics::default();
@@ -27,16 +30,15 @@ fn addresses(spec: &spec::Read, inventory: &inventory::Read, found: &mut Diagnos
     let known = &spec.known;
     if let (Some(own), true) = (known.own_address, known.own_address == known.endpoint) {
         let problem = Problem::new(format!("{own} is the endpoint's address too"));
-        let hint = "`address` is the admin machine's, `endpoint.host` the cluster's";
-        found.push(problem.hint(hint).at(spec.place("spec.provisioning.address")));
+        let hint = "this one is the admin machine's, the endpoint the cluster's";
+        found.push(problem.hint(hint).at(spec.place(OWN_ADDRESS)));
     }
     let shared = |machine: &&Machine, address: Option<Ipv4Addr>| Some(machine.address.addr()) == address;
     for machine in &inventory.machines {
         let place = || inventory.place(machine, Column::IpAddress);
         if shared(&machine, known.own_address) {
-            let problem =
-                Problem::new(format!("{} is provisioning.address, the admin machine's", machine.address.addr()));
-            found.push(problem.at(place()));
+            let message = format!("{} is {}, the admin machine's", machine.address.addr(), spec.called(OWN_ADDRESS));
+            found.push(Problem::new(message).at(place()));
         }
         if shared(&machine, known.endpoint) && !is_only_control_plane(known.groups.as_deref(), inventory, machine) {
             let problem = Problem::new(format!("{} is the endpoint's address", machine.address.addr()));
@@ -72,12 +74,12 @@ fn networks(spec: &spec::Read, inventory: &inventory::Read, found: &mut Diagnost
             let overlap = cidr.filter(|cidr| cidr.contains(&network) || network.contains(cidr));
             if let Some(cidr) = overlap {
                 let problem = Problem::new(format!("the machine's network {network} overlaps with {name} {cidr}"));
-                let hint = format!("change `spec.kubernetes.{name}`");
+                let hint = format!("change `{}`", spec.called(&format!("spec.kubernetes.{name}")));
                 found.push(problem.hint(hint).at(inventory.place(machine, Column::IpAddress)));
             }
         }
         if let Some(own) = known.own_address.filter(|own| !network.contains(own)) {
-            let message = format!("{network} is not the network of provisioning.address {own}");
+            let message = format!("{network} is not the network of {} {own}", spec.called(OWN_ADDRESS));
             let place = inventory.place(machine, Column::IpAddress);
             found.push(Diagnostic::warning(place, message).hint("a DHCP relay has to stand in it"));
         }
@@ -85,7 +87,7 @@ fn networks(spec: &spec::Read, inventory: &inventory::Read, found: &mut Diagnost
     let Some((endpoint, groups)) = known.endpoint.zip(known.groups.as_ref()) else { return };
     let Some(control_plane) = groups.first() else { return };
     let outside = |machine: &&Machine| groups::fits(control_plane, machine) && !machine.address.contains(&endpoint);
-    if let Some(machine) = inventory.machines.iter().find(outside) {
+    if let Some(machine) = inventory.machines.iter().find(outside).filter(|_| !known.external) {
         let message = format!(
             "the endpoint {endpoint} is not in {}, the network of `{}`",
             machine.address.trunc(),

@@ -150,6 +150,12 @@ pub struct Spare {
     pub group: Option<String>,
 }
 
+/// Whether kube-vip holds the endpoint: no machine has its address, and no load balancer of the user's.
+pub fn has_virtual_ip(spec: &ClusterSpec, machines: &[Machine]) -> bool {
+    let endpoint = &spec.kubernetes.endpoint;
+    !endpoint.external && !machines.iter().any(|machine| machine.address.addr() == endpoint.host)
+}
+
 /// Decides what will be done.
 ///
 /// # Errors
@@ -157,7 +163,7 @@ pub struct Spare {
 pub fn plan(spec: &ClusterSpec, machines: &[Machine], recorded: &Recorded) -> Result<Plan, PlanError> {
     let groups: Vec<_> = std::iter::once(&spec.control_plane).chain(&spec.workers).collect();
     let assignment = groups::assign(&groups, machines, recorded)?;
-    let virtual_ip = !machines.iter().any(|machine| machine.address.addr() == spec.kubernetes.endpoint.host);
+    let virtual_ip = has_virtual_ip(spec, machines);
     let planned = assignment.members.into_iter().enumerate().flat_map(|(index, members)| {
         let role = if index == 0 { MachineRole::ControlPlane } else { MachineRole::Worker };
         let group = groups[index];

@@ -4,11 +4,10 @@
 //! segments, behind a relay, cannot be asked for from here.
 
 use super::segment::{Frames, Segment, own_macs};
-use super::{Check, Finding, Name, Subject, is_begun};
+use super::{Check, Finding, NO_INTERFACE, Name, Subject, is_begun};
 use crate::hardware::MacAddr;
 use crate::inventory::Machine;
-use crate::plan::PlannedMachine;
-use crate::workflow::objects;
+use crate::plan::{self, PlannedMachine};
 use async_trait::async_trait;
 use etherparse::{ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket};
 use if_addrs::{IfAddr, Interface};
@@ -47,7 +46,7 @@ impl Check for Addresses {
     }
 
     async fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
-        let interface = subject.interface();
+        let Some(interface) = subject.interface() else { return vec![Finding::skipped(NO_INTERFACE)] };
         let failed = |reason: String| {
             vec![Finding::failed(interface, reason, "see that the interface is right and up, and run it as root")]
         };
@@ -83,9 +82,9 @@ impl Check for Addresses {
 fn owners<'a>(subject: &Subject<'a>) -> BTreeMap<Ipv4Addr, Owner<'a>> {
     let request = subject.request;
     let mut owners: BTreeMap<Ipv4Addr, Owner<'a>> = BTreeMap::new();
-    owners.extend(subject.address.map(|address| (address, Owner::Us)));
+    owners.extend(subject.address().map(|address| (address, Owner::Us)));
     owners.extend(request.machines.iter().map(|machine| (machine.address.addr(), Owner::Machine(machine))));
-    if objects::is_virtual(&request.spec, &request.machines) {
+    if plan::has_virtual_ip(&request.spec, &request.machines) {
         owners.insert(request.spec.kubernetes.endpoint.host, Owner::Endpoint);
     }
     owners

@@ -7,7 +7,7 @@
 mod judge;
 
 use super::segment::{Frames, Segment};
-use super::{Check, Finding, Name, Subject, awaits_netboot};
+use super::{Check, Finding, NO_INTERFACE, Name, Subject, awaits_netboot};
 use crate::hardware::{Arch, BootMode, MacAddr};
 use crate::spec::DhcpMode;
 use async_trait::async_trait;
@@ -65,15 +65,12 @@ impl Check for Dhcp {
     }
 
     async fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
-        let segment = match Segment::open(subject.interface(), Frames::Ipv4) {
+        let Some(interface) = subject.interface() else { return vec![Finding::skipped(NO_INTERFACE)] };
+        let segment = match Segment::open(interface, Frames::Ipv4) {
             Ok(segment) => segment,
             Err(error) => {
                 let reason = crate::cli::chain(&error);
-                return vec![Finding::failed(
-                    subject.interface(),
-                    reason,
-                    "name the right interface, and run it as root",
-                )];
+                return vec![Finding::failed(interface, reason, "name the right interface, and run it as root")];
             }
         };
         let planned = &subject.request.plan.machines;
@@ -91,11 +88,11 @@ impl Check for Dhcp {
                 let ours = planned.iter().filter(|machine| !awaits_netboot(machine));
                 let manager: BTreeSet<Ipv4Addr> = ours.map(|machine| machine.address.addr()).collect();
                 let offers: Vec<Offer> = offers.into_iter().filter(|offer| !manager.contains(&offer.server)).collect();
-                judge(&Network { mode, us: subject.address, clients: &clients, listened: patience(mode) }, &offers)
+                judge(&Network { mode, us: subject.address(), clients: &clients, listened: patience(mode) }, &offers)
             }
             Err(error) => {
                 let reason = format!("cannot ask for DHCP servers: {error}");
-                vec![Finding::failed(subject.interface(), reason, "see that the interface is up")]
+                vec![Finding::failed(interface, reason, "see that the interface is up")]
             }
         }
     }

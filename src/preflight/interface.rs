@@ -3,7 +3,7 @@
 //! also an unfragmented one of 1500 bytes passes to it and back. Machines that are off cannot be asked.
 
 use super::{Check, Finding, Name, Subject};
-use crate::workflow::network;
+use crate::workflow::network::{self, Place};
 use async_trait::async_trait;
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
@@ -34,14 +34,17 @@ impl Check for Interface {
     }
 
     async fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
-        let interface = subject.interface();
-        if let Err(error) = network::find(subject.request) {
-            let way_out = "see spec.provisioning.interface and address";
-            return vec![Finding::failed(interface, crate::cli::chain(&error), way_out)];
-        }
+        let Place { interface, address } = match network::find(subject.request) {
+            Ok(place) => place,
+            Err(error) => {
+                let (reason, way_out) = (crate::cli::chain(&error), "see spec.provisioning.interface and address");
+                return vec![Finding::failed(subject.interface().unwrap_or("-"), reason, way_out)];
+            }
+        };
+        let interface = interface.as_str();
         let mut found = look(Path::new("/sys"), interface);
         let gateways: BTreeSet<Ipv4Addr> = subject.request.machines.iter().map(|machine| machine.gateway).collect();
-        let others = gateways.into_iter().filter(|gateway| Some(*gateway) != subject.address);
+        let others = gateways.into_iter().filter(|gateway| *gateway != address);
         let mut reached = Vec::new();
         for (gateway, large) in
             futures::future::join_all(others.map(|gateway| full_frames_reach(interface, gateway))).await

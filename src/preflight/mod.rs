@@ -20,6 +20,7 @@ use crate::api::MachineState;
 use crate::event::{EventBus, EventKind};
 use crate::plan::PlannedMachine;
 use crate::workflow::Request;
+use crate::workflow::network::Place;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -81,16 +82,25 @@ pub struct Subject<'a> {
     pub work_dir: &'a Path,
     /// Where progress goes.
     pub events: &'a EventBus,
-    /// Our address on the provisioning interface; without it, `interface` says why.
-    pub address: Option<Ipv4Addr>,
+    /// Our place on the provisioning network; without it, `interface` says why.
+    pub place: Option<Place>,
     /// The OS image's file, where the artifacts were verified already.
     pub image: Option<&'a Path>,
 }
 
+/// Said by the checks that need the interface, where it is not known.
+const NO_INTERFACE: &str = "the provisioning interface is not known";
+
 impl Subject<'_> {
-    /// The provisioning interface's name.
-    fn interface(&self) -> &str {
-        &self.request.spec.provisioning.interface
+    /// The provisioning interface's name, where it is known.
+    fn interface(&self) -> Option<&str> {
+        let found = self.place.as_ref().map(|place| place.interface.as_str());
+        found.or(self.request.spec.provisioning.interface.as_deref())
+    }
+
+    /// Our address on it.
+    fn address(&self) -> Option<Ipv4Addr> {
+        self.place.as_ref().map(|place| place.address)
     }
 
     /// The plan's machine of this name; `None` is a spare.

@@ -7,6 +7,7 @@ use crate::netboot::dhcp::{DhcpConfig, DhcpServer};
 use crate::netboot::http;
 use crate::netboot::tftp::{TFTP_PORT, TftpConfig, TftpServer};
 use crate::spec::DhcpMode;
+use crate::workflow::network::Place;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,7 +23,7 @@ impl Check for Ports {
     }
 
     async fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
-        let Some(address) = subject.address else {
+        let Some(Place { interface, address }) = subject.place.clone() else {
             return vec![Finding::skipped("we have no address on the provisioning interface")];
         };
         let provisioning = &subject.request.spec.provisioning;
@@ -33,7 +34,7 @@ impl Check for Ports {
             Err(error) => found.push(Finding::failed(what, crate::cli::chain(error.as_ref()), WAY_OUT)),
         };
         if mode != DhcpMode::External {
-            let config = DhcpConfig { interface: provisioning.interface.clone(), address, http_port, mode };
+            let config = DhcpConfig { interface, address, http_port, mode };
             let what = if mode == DhcpMode::Proxy { "UDP 67, 4011" } else { "UDP 67" };
             take(
                 what,

@@ -3,7 +3,8 @@
 use super::reader::{Fields, Reader, Value};
 use super::yaml::Node;
 use super::{
-    ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, User, gateway, values,
+    Argument, ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, User,
+    eks_anywhere, gateway, networks, values,
 };
 use crate::diagnostic::Problem;
 use crate::gateway::Stack;
@@ -13,14 +14,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-const API_VERSION: &str = "metalgate.dev/v1alpha1";
+pub(super) const API_VERSION: &str = "metalgate.dev/v1alpha1";
 /// A document with a gateway alone.
 const GATEWAY_KIND: &str = "GatewayStack";
 /// The control plane's group, so that no worker group can have this name.
-const CONTROL_PLANE: &str = "control-plane";
-/// Longest prefixes: kubeadm gives every node a /24 of the pods' network and wants ten service addresses.
-const LONGEST_POD_PREFIX: u8 = 24;
-const LONGEST_SERVICE_PREFIX: u8 = 28;
+pub(super) const CONTROL_PLANE: &str = "control-plane";
 const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
 const MAX_MACHINES: u32 = 5000;
@@ -91,7 +89,8 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
     reader.finish(fields);
     if let (Some(control_plane), Some(workers)) = (&control_plane, &workers) {
         let groups: Vec<Group> = std::iter::once(control_plane).chain(workers).cloned().collect();
-        node_networks(reader, &spec, known, &groups);
+        let at = spec.node.shown_at(&["kubernetes", "podCIDR"]).unwrap_or(spec.range.clone());
+        networks::leave_room(reader, known, &groups, &at);
         known.groups = Some(groups);
     }
     version.and(kind)?;
@@ -110,10 +109,7 @@ fn api_version(text: &str) -> Result<(), Problem> {
     let problem = || Problem::new(format!("unknown apiVersion `{text}`"));
     match text {
         API_VERSION => Ok(()),
-        _ if text.starts_with("anywhere.eks.amazonaws.com/") => {
-            Err(problem().hint("EKS Anywhere's documents are not read by this version yet; its hardware CSV is"))
-        }
-        _ => Err(problem().hint(format!("this version reads {API_VERSION}"))),
+        _ => Err(problem().hint(format!("this version reads {API_VERSION}, and {}", eks_anywhere::API_VERSION))),
     }
 }
 
@@ -129,38 +125,71 @@ fn kubernetes(reader: &mut Reader, value: &Value, known: &mut Known) -> Option<K
     let version = reader.required(&mut fields, "version");
     let version = version.and_then(|value| reader.parse(&value, values::kubernetes_version));
     let endpoint = reader.required(&mut fields, "endpoint").and_then(|value| endpoint(reader, &value, known));
-    let pods = network(reader, &mut fields, "podCIDR", POD_CIDR, |text| {
-        values::network(text, LONGEST_POD_PREFIX, "every node takes a /24 of it")
-    });
-    let services = network(reader, &mut fields, "serviceCIDR", SERVICE_CIDR, |text| {
-        values::network(text, LONGEST_SERVICE_PREFIX, "kubeadm wants ten service addresses or more")
-    });
+    let pods = network(reader, &mut fields, "podCIDR", POD_CIDR, networks::pods);
+    let services = network(reader, &mut fields, "serviceCIDR", SERVICE_CIDR, networks::services);
     let cni = match reader.optional(&mut fields, "cni") {
         Some(value) => cni(reader, &value),
         None => Some(Cni::Flannel),
     };
+    let cert_sans = match reader.optional(&mut fields, "certSANs") {
+        Some(value) => texts(reader, &value, values::cert_san),
+        None => Some(Vec::new()),
+    };
+    let arguments = match reader.optional(&mut fields, "apiServerExtraArgs") {
+        Some(value) => arguments(reader, &value),
+        None => Some(Vec::new()),
+    };
     reader.finish(fields);
-    if let (Some((pods, range)), Some((services, _))) = (&pods, &services)
-        && (pods.contains(services) || services.contains(pods))
-    {
-        reader.refuse(range, Problem::new(format!("podCIDR {pods} and serviceCIDR {services} overlap")));
-    }
-    if let Some((host, range)) = known.endpoint.zip(fields_range(value, "endpoint")) {
-        for (name, network) in [("podCIDR", &pods), ("serviceCIDR", &services)] {
-            if let Some((network, _)) = network.as_ref().filter(|(network, _)| network.contains(&host)) {
-                let problem = Problem::new(format!("the endpoint {host} lies in {name} {network}"));
-                reader.refuse(&range, problem.hint("it has to be an address of the machines' network"));
-            }
-        }
-    }
-    known.pod_cidr = pods.as_ref().map(|(network, _)| *network);
-    known.service_cidr = services.as_ref().map(|(network, _)| *network);
-    Some(Kubernetes { version: version?, endpoint: endpoint?, pod_cidr: pods?.0, service_cidr: services?.0, cni: cni? })
+    let host = known.endpoint.zip(value.node.shown_at(&["endpoint", "host"]));
+    networks::keep_apart(reader, known, &pods, &services, host);
+    Some(Kubernetes {
+        version: version?,
+        endpoint: endpoint?,
+        pod_cidr: pods?.0,
+        service_cidr: services?.0,
+        cni: cni?,
+        cert_sans: cert_sans?,
+        api_server_extra_args: arguments?,
+    })
 }
 
-/// Where the host of an endpoint stands.
-fn fields_range(kubernetes: &Value, field: &str) -> Option<Range<usize>> {
-    kubernetes.node.shown_at(&[field, "host"])
+/// Texts, each read by a rule; no two alike.
+pub(super) fn texts(
+    reader: &mut Reader,
+    value: &Value,
+    rule: fn(&str) -> Result<String, Problem>,
+) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let items = reader.items(value)?;
+    let texts: Vec<Option<String>> = items
+        .iter()
+        .map(|item| {
+            let text = reader.parse(item, rule)?;
+            if !seen.insert(text.clone()) {
+                reader.refuse(&item.range, Problem::new(format!("`{text}` is given twice")));
+                return None;
+            }
+            Some(text)
+        })
+        .collect();
+    texts.into_iter().collect()
+}
+
+fn arguments(reader: &mut Reader, value: &Value) -> Option<Vec<Argument>> {
+    let items = reader.items(value)?;
+    let arguments: Vec<Option<Argument>> = items
+        .iter()
+        .map(|item| {
+            let mut fields = reader.fields(item)?;
+            let name = reader.required(&mut fields, "name");
+            let name = name.and_then(|value| reader.parse(&value, values::api_server_argument));
+            let value =
+                reader.required(&mut fields, "value").and_then(|value| reader.scalar(&value).map(str::to_owned));
+            reader.finish(fields);
+            Some(Argument { name: name?, value: value? })
+        })
+        .collect();
+    arguments.into_iter().collect()
 }
 
 /// A network, and where it stands (the default: where it could be given).
@@ -181,9 +210,14 @@ fn endpoint(reader: &mut Reader, value: &Value, known: &mut Known) -> Option<End
     let mut fields = reader.fields(value)?;
     let host = reader.required(&mut fields, "host").and_then(|value| reader.parse(&value, values::host_address));
     let port = port(reader, &mut fields, "port", 6443);
+    let external = match reader.optional(&mut fields, "external") {
+        Some(value) => reader.flag(&value),
+        None => Some(false),
+    };
     reader.finish(fields);
     known.endpoint = host;
-    Some(Endpoint { host: host?, port: port?.0 })
+    known.external = external == Some(true);
+    Some(Endpoint { host: host?, port: port?.0, external: external? })
 }
 
 /// A port, and where it stands.
@@ -206,8 +240,10 @@ fn cni(reader: &mut Reader, value: &Value) -> Option<Cni> {
 
 fn provisioning(reader: &mut Reader, value: &Value, known: &mut Known) -> Option<Provisioning> {
     let mut fields = reader.fields(value)?;
-    let interface = reader.required(&mut fields, "interface");
-    let interface = interface.and_then(|value| reader.parse(&value, values::interface));
+    let interface = match reader.optional(&mut fields, "interface") {
+        Some(value) => reader.parse(&value, values::interface).map(Some),
+        None => Some(None),
+    };
     let address = match reader.optional(&mut fields, "address") {
         Some(value) => {
             known.own_address = reader.parse(&value, values::host_address);
@@ -250,8 +286,12 @@ fn os(reader: &mut Reader, value: &Value) -> Option<Os> {
     let mut fields = reader.fields(value)?;
     let image = reader.required(&mut fields, "image").and_then(|value| image(reader, &value));
     let users = reader.required(&mut fields, "users").and_then(|value| users(reader, &value));
+    let ntp_servers = match reader.optional(&mut fields, "ntpServers") {
+        Some(value) => texts(reader, &value, values::ntp_server),
+        None => Some(Vec::new()),
+    };
     reader.finish(fields);
-    Some(Os { image: image?, users: users? })
+    Some(Os { image: image?, users: users?, ntp_servers: ntp_servers? })
 }
 
 fn image(reader: &mut Reader, value: &Value) -> Option<Image> {
@@ -268,10 +308,10 @@ fn image(reader: &mut Reader, value: &Value) -> Option<Image> {
     Some(Image { url: url?, sha256: sha256?, format: format? })
 }
 
-fn users(reader: &mut Reader, value: &Value) -> Option<Vec<User>> {
+pub(super) fn users(reader: &mut Reader, value: &Value) -> Option<Vec<User>> {
     let items = reader.items(value)?;
     if items.is_empty() {
-        let problem = Problem::new("`spec.os.users` is empty: nobody could log in");
+        let problem = Problem::new(format!("`{}` is empty: nobody could log in", value.name));
         reader.refuse(
             &value.range,
             problem.hint("for example - {name: ops, sshAuthorizedKeys: [\"ssh-ed25519 AAAA...\"]}"),
@@ -320,17 +360,25 @@ pub(super) fn unique_name(
 
 fn control_plane(reader: &mut Reader, value: &Value) -> Option<Group> {
     let mut fields = reader.fields(value)?;
-    let count = reader.required(&mut fields, "count").and_then(|value| {
-        let count = reader.number(&value, 1..=MAX_MACHINES)?;
-        if count % 2 == 0 {
-            let problem = Problem::new(format!("a control plane has an odd number of machines, not {count}"));
-            let hint = format!("{count} survive no more failures than {}: use that or {}", count - 1, count + 1);
-            reader.refuse(&value.range, problem.hint(hint));
-            return None;
-        }
-        Some(count)
-    });
+    let count = reader.required(&mut fields, "count").and_then(|value| odd_count(reader, &value));
     group(reader, fields, Some(String::from(CONTROL_PLANE)), count)
+}
+
+/// The number of machines of a control plane.
+pub(super) fn odd_count(reader: &mut Reader, value: &Value) -> Option<u32> {
+    let count = count(reader, value)?;
+    if count % 2 == 0 {
+        let problem = Problem::new(format!("a control plane has an odd number of machines, not {count}"));
+        let hint = format!("{count} survive no more failures than {}: use that or {}", count - 1, count + 1);
+        reader.refuse(&value.range, problem.hint(hint));
+        return None;
+    }
+    Some(count)
+}
+
+/// The number of machines of a group.
+pub(super) fn count(reader: &mut Reader, value: &Value) -> Option<u32> {
+    reader.number(value, 1..=MAX_MACHINES)
 }
 
 fn workers(reader: &mut Reader, value: &Value) -> Option<Vec<Group>> {
@@ -341,8 +389,7 @@ fn workers(reader: &mut Reader, value: &Value) -> Option<Vec<Group>> {
         .map(|item| {
             let mut fields = reader.fields(item)?;
             let name = unique_name(reader, &mut fields, "group", &mut names, names::dns_label);
-            let count = reader.required(&mut fields, "count");
-            let count = count.and_then(|value| reader.number(&value, 1..=MAX_MACHINES));
+            let count = reader.required(&mut fields, "count").and_then(|value| count(reader, &value));
             group(reader, fields, name, count)
         })
         .collect();
@@ -365,7 +412,7 @@ fn group(reader: &mut Reader, mut fields: Fields, name: Option<String>, count: O
         None => Some(Labels::new()),
     };
     let taints = match reader.optional(&mut fields, "taints") {
-        Some(value) => taints(reader, &value),
+        Some(value) => texts(reader, &value, names::taint),
         None => Some(Vec::new()),
     };
     reader.finish(fields);
@@ -387,33 +434,4 @@ pub(super) fn labels(reader: &mut Reader, value: &Value) -> Option<Labels> {
         })
         .collect();
     labels.into_iter().collect()
-}
-
-fn taints(reader: &mut Reader, value: &Value) -> Option<Vec<String>> {
-    let items = reader.items(value)?;
-    let mut seen = BTreeSet::new();
-    let taints: Vec<Option<String>> = items
-        .iter()
-        .map(|item| {
-            let taint = reader.parse(item, names::taint)?;
-            if !seen.insert(taint.clone()) {
-                reader.refuse(&item.range, Problem::new(format!("the taint `{taint}` is given twice")));
-                return None;
-            }
-            Some(taint)
-        })
-        .collect();
-    taints.into_iter().collect()
-}
-
-/// Every node takes a /24 of the pods' network.
-fn node_networks(reader: &mut Reader, spec: &Value, known: &Known, groups: &[Group]) {
-    let Some(network) = known.pod_cidr else { return };
-    let nodes: u64 = groups.iter().map(|group| u64::from(group.count)).sum();
-    let room = 1u64 << (LONGEST_POD_PREFIX - network.prefix_len());
-    if nodes > room {
-        let at = spec.node.shown_at(&["kubernetes", "podCIDR"]).unwrap_or(spec.range.clone());
-        let message = format!("podCIDR {network} has room for {room} nodes (a /24 each), but the cluster has {nodes}");
-        reader.refuse(&at, Problem::new(message).hint("give it a shorter prefix"));
-    }
 }

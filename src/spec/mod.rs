@@ -5,14 +5,17 @@
 //! knows the fields. Fed by the user's file; feeds `plan`. Pure: no clock, no network, no other file.
 
 mod cluster;
+mod eks_anywhere;
 mod gateway;
+mod networks;
 mod reader;
 mod values;
+pub mod write;
 mod yaml;
 
 pub use values::host_address;
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Problem, Source};
 use crate::gateway::Stack;
 use crate::gateway::model::Gateway;
 use ipnet::Ipv4Net;
@@ -29,7 +32,15 @@ pub struct Read {
     /// The mistakes found.
     pub diagnostics: Diagnostics,
     source: Source,
-    tree: Option<yaml::Node>,
+    origin: Origin,
+}
+
+/// Whose documents the file has, and where their fields stand.
+enum Origin {
+    /// Metalgate's own; nothing if it is no YAML.
+    Native(Option<yaml::Node>),
+    /// EKS Anywhere's.
+    EksAnywhere(eks_anywhere::Origins),
 }
 
 /// What the inventory can be checked against, even where the rest of the spec is wrong.
@@ -37,6 +48,8 @@ pub struct Read {
 pub struct Known {
     /// `kubernetes.endpoint.host`.
     pub endpoint: Option<Ipv4Addr>,
+    /// `kubernetes.endpoint.external`.
+    pub external: bool,
     /// `provisioning.address`.
     pub own_address: Option<Ipv4Addr>,
     /// `kubernetes.podCIDR`.
@@ -47,7 +60,7 @@ pub struct Known {
     pub groups: Option<Vec<Group>>,
 }
 
-/// Reads a cluster.yaml that the user calls `name`.
+/// Reads a cluster.yaml, or the documents of EKS Anywhere, that the user calls `name`.
 pub fn read(name: &str, bytes: Vec<u8>) -> Read {
     let mut source = match Source::new(name, bytes) {
         Ok(source) => source,
@@ -55,14 +68,32 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
     };
     hide_secrets(&mut source);
     let mut diagnostics = Diagnostics::default();
-    let tree = yaml::parse(&source, &mut diagnostics);
+    let documents = yaml::parse(&source, &mut diagnostics).unwrap_or_default();
     let mut reader = reader::Reader { source: &source, found: diagnostics };
-    let (cluster, known) = match &tree {
-        Some(tree) => cluster::read(&mut reader, tree),
-        None => (None, Known::default()),
+    let (cluster, known, origin) = if eks_anywhere::is_meant(&documents) {
+        let (cluster, known, origins) = eks_anywhere::read(&mut reader, &documents);
+        (cluster, known, Origin::EksAnywhere(origins))
+    } else {
+        let tree = the_only_one(&mut reader, documents);
+        let (cluster, known) = tree.as_ref().map(|tree| cluster::read(&mut reader, tree)).unwrap_or_default();
+        (cluster, known, Origin::Native(tree))
     };
     let diagnostics = reader.found;
-    Read { cluster, known, diagnostics, source, tree }
+    Read { cluster, known, diagnostics, source, origin }
+}
+
+/// A spec of ours is one document.
+fn the_only_one(reader: &mut reader::Reader, documents: Vec<yaml::Document>) -> Option<yaml::Node> {
+    let mut documents = documents.into_iter();
+    let first = documents.next()?;
+    match documents.next() {
+        None => Some(first.root),
+        Some(second) => {
+            let problem = Problem::new("the file has more than one document");
+            reader.refuse(&second.begin, problem.hint("put each cluster into a file of its own"));
+            None
+        }
+    }
 }
 
 /// Reads the gateway of a file that the user calls `name`: a GatewayStack, or a Cluster with `spec.gateway`.
@@ -73,9 +104,15 @@ pub fn read_gateway(name: &str, bytes: Vec<u8>) -> Result<Stack, Diagnostics> {
     let mut source = Source::new(name, bytes).map_err(|diagnostic| Diagnostics::of(*diagnostic))?;
     hide_secrets(&mut source);
     let mut diagnostics = Diagnostics::default();
-    let Some(tree) = yaml::parse(&source, &mut diagnostics) else { return Err(diagnostics) };
+    let Some(documents) = yaml::parse(&source, &mut diagnostics) else { return Err(diagnostics) };
     let mut reader = reader::Reader { source: &source, found: diagnostics };
-    let gateway = cluster::read_gateway(&mut reader, &tree);
+    let gateway = if eks_anywhere::is_meant(&documents) {
+        let problem = Problem::new("EKS Anywhere's documents have no gateway");
+        reader.refuse(&(0..0), problem.hint("`metalgate convert` makes a spec of them that can have one"));
+        None
+    } else {
+        the_only_one(&mut reader, documents).and_then(|tree| cluster::read_gateway(&mut reader, &tree))
+    };
     match gateway {
         Some(gateway) if !reader.found.has_errors() => Ok(gateway),
         _ => Err(reader.found.sorted(&[name])),
@@ -86,15 +123,32 @@ impl Read {
     /// A file of which nothing could be read, and why.
     pub fn unreadable(name: &str, diagnostic: Diagnostic) -> Self {
         let (diagnostics, source) = (Diagnostics::of(diagnostic), Source::empty(name));
-        Self { cluster: None, known: Known::default(), diagnostics, source, tree: None }
+        Self { cluster: None, known: Known::default(), diagnostics, source, origin: Origin::Native(None) }
     }
 
-    /// Where a field is: keys and indices joined by dots, `spec.workers.0.selector`. Of one that is not there, the file.
+    /// Whether the documents are EKS Anywhere's.
+    pub fn is_eks_anywhere(&self) -> bool {
+        matches!(self.origin, Origin::EksAnywhere(_))
+    }
+
+    /// Where a field of a spec of ours is: keys and indices joined by dots, `spec.workers.0.selector`. Of one that is not
+    /// there, the file.
     pub fn place(&self, path: &str) -> Place {
-        let path: Vec<&str> = path.split('.').collect();
-        match self.tree.as_ref().and_then(|tree| tree.shown_at(&path)) {
-            Some(range) => self.source.place(range),
-            None => Place::file(self.source.name()),
+        let range = match &self.origin {
+            Origin::Native(tree) => {
+                let path: Vec<&str> = path.split('.').collect();
+                tree.as_ref().and_then(|tree| tree.shown_at(&path))
+            }
+            Origin::EksAnywhere(origins) => origins.get(path).map(|origin| origin.range.clone()),
+        };
+        range.map_or_else(|| Place::file(self.source.name()), |range| self.source.place(range))
+    }
+
+    /// How the user's file calls a field of a spec of ours.
+    pub fn called<'p>(&'p self, path: &'p str) -> &'p str {
+        match &self.origin {
+            Origin::Native(_) => path,
+            Origin::EksAnywhere(origins) => origins.get(path).map_or(path, |origin| &origin.name),
         }
     }
 }
@@ -155,6 +209,19 @@ pub struct Kubernetes {
     pub service_cidr: Ipv4Net,
     /// Container network.
     pub cni: Cni,
+    /// Names and addresses that the API server's certificate has beyond its own.
+    pub cert_sans: Vec<String>,
+    /// Flags of the API server beyond ours, as kubeadm has them: one may come more than once.
+    pub api_server_extra_args: Vec<Argument>,
+}
+
+/// A flag of a program, without the dashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Argument {
+    /// `oidc-issuer-url`.
+    pub name: String,
+    /// What it is set to.
+    pub value: String,
 }
 
 /// Address of the API server.
@@ -164,6 +231,8 @@ pub struct Endpoint {
     pub host: Ipv4Addr,
     /// TCP port.
     pub port: u16,
+    /// Whether a load balancer of the user's holds it, so that no virtual IP is made.
+    pub external: bool,
 }
 
 /// Container network plugin.
@@ -182,8 +251,8 @@ pub enum Cni {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Provisioning {
-    /// Interface of the admin machine in that network.
-    pub interface: String,
+    /// Interface of the admin machine in that network; else the one that has an address in the machines' network is taken.
+    pub interface: Option<String>,
     /// Our address on it, where the interface has several; else its first IPv4 address is taken.
     pub address: Option<Ipv4Addr>,
     /// How machines get their addresses while they are installed.
@@ -209,11 +278,14 @@ pub enum DhcpMode {
 
 /// What goes on the disks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Os {
     /// Disk image.
     pub image: Image,
     /// Accounts that cloud-init makes; at least one.
     pub users: Vec<User>,
+    /// Names or addresses of the servers that machines take the time from; else the image decides.
+    pub ntp_servers: Vec<String>,
 }
 
 /// A disk image.
@@ -252,6 +324,9 @@ pub struct User {
     /// OpenSSH public keys.
     pub ssh_authorized_keys: Vec<String>,
 }
+
+/// kubeadm's own taint of control-plane nodes, which they have where there are workers.
+pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane:NoSchedule";
 
 /// Machines that play one role.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,7 +1,7 @@
 //! Takes fields out of a tree, and notes every one that is missing, unknown or of the wrong kind.
 
 use super::yaml::{Entry, Kind, Node};
-use crate::diagnostic::{Diagnostics, Problem, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Problem, Severity, Source};
 use crate::names::did_you_mean;
 use std::ops::Range;
 
@@ -63,6 +63,12 @@ impl Reader<'_> {
     /// Notes a mistake.
     pub fn refuse(&mut self, range: &Range<usize>, problem: Problem) {
         self.found.push(problem.at(self.source.place(range.clone())));
+    }
+
+    /// Notes what the user should know all the same.
+    pub fn warn(&mut self, range: &Range<usize>, problem: Problem) {
+        let severity = Severity::Warning;
+        self.found.push(Diagnostic { severity, ..problem.at(self.source.place(range.clone())) });
     }
 
     /// The fields of a mapping.
@@ -178,6 +184,18 @@ impl Reader<'_> {
     pub fn parse<T>(&mut self, value: &Value<'_>, rule: impl FnOnce(&str) -> Result<T, Problem>) -> Option<T> {
         let text = self.text(value)?;
         rule(text).map_err(|problem| self.refuse(&value.range, problem)).ok()
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, value: &Value<'_>) -> Option<bool> {
+        match &value.node.kind {
+            Kind::Scalar { text, plain: true } if text == "true" => Some(true),
+            Kind::Scalar { text, plain: true } if text == "false" => Some(false),
+            _ => {
+                self.refuse(&value.range, Problem::new(format!("`{}` has to be true or false", value.name)));
+                None
+            }
+        }
     }
 
     /// A whole number from a range.

@@ -2,10 +2,10 @@
 
 use super::{Cni, DhcpMode, ImageFormat};
 use crate::diagnostic::Problem;
-use crate::names::one_of;
+use crate::names::{self, one_of};
 use ipnet::Ipv4Net;
 use russh::keys::ssh_key::{Algorithm, PublicKey, public::KeyData};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path};
 
 /// Minor versions of Kubernetes 1 that kubeadm's configuration of today fits.
@@ -178,6 +178,53 @@ pub fn image_url(text: &str) -> Result<String, Problem> {
     }
 }
 
+/// A name or address that a certificate can be for; a name may begin with `*.`.
+pub fn cert_san(text: &str) -> Result<String, Problem> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    names::dns_subdomain(text.strip_prefix("*.").unwrap_or(text))?;
+    Ok(text.to_owned())
+}
+
+/// The name or address of a time server.
+pub fn ntp_server(text: &str) -> Result<String, Problem> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    names::dns_subdomain(text)
+}
+
+/// A flag of kube-apiserver that neither we nor kubeadm set.
+pub fn api_server_argument(text: &str) -> Result<String, Problem> {
+    const OURS: [&str; 12] = [
+        "advertise-address",
+        "audit-",
+        "bind-address",
+        "client-ca-file",
+        "encryption-provider-config",
+        "etcd-",
+        "kubelet-",
+        "proxy-client-",
+        "requestheader-",
+        "secure-port",
+        "service-cluster-ip-range",
+        "tls-",
+    ];
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let problem = Problem::new(format!("`{text}` is not a flag of the API server"));
+    if text.starts_with('-') {
+        return Err(problem.hint(format!("leave out the dashes: {}", text.trim_start_matches('-'))));
+    }
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err(problem.hint("its name alone, as in oidc-issuer-url"));
+    }
+    match OURS.iter().find(|ours| text.starts_with(**ours)) {
+        Some(_) => Err(Problem::new(format!("`{text}` is set by metalgate or kubeadm")).hint("leave it out")),
+        None => Ok(text.to_owned()),
+    }
+}
+
 /// A SHA-256 sum, in lower case.
 pub fn sha256(text: &str) -> Result<String, Problem> {
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -326,6 +373,21 @@ mod tests {
         }
         for bad in ["a.img", "a", "b.raw/a", "a.zip"] {
             assert!(format_of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_certificates_and_flags_are_told_from_other_words() {
+        for good in ["api.example.org", "*.example.org", "10.0.0.1", "fd00::1"] {
+            assert!(cert_san(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a.*.org", "https://a", "a:6443", "A"] {
+            assert!(cert_san(bad).is_err() && ntp_server(bad).is_err(), "{bad}");
+        }
+        assert!(api_server_argument("oidc-issuer-url").is_ok());
+        assert_eq!(hint(api_server_argument("--oidc-issuer-url")), "leave out the dashes: oidc-issuer-url");
+        for bad in ["", "a b", "audit-log-path", "tls-cert-file"] {
+            assert!(api_server_argument(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! serde stops at the first mistake; this tree is read field by field and every mistake of it is reported. It is made from
 //! the events of granit-parser, the parser below serde-saphyr. Scalars stay text: `1.30` is a version, not 1.3.
-//! Anchors and aliases work; merge keys, tags and several documents are refused.
+//! Anchors and aliases work; merge keys and tags are refused. How many documents a file may have its reader decides.
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span};
@@ -13,6 +13,14 @@ use std::ops::Range;
 const MAX_DEPTH: usize = 64;
 /// Most nodes after aliases are expanded; a spec has a few hundred.
 const MAX_NODES: usize = 100_000;
+
+/// One of a file's documents.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Bytes of the `---` before it, if there is one.
+    pub begin: Range<usize>,
+    pub root: Node,
+}
 
 /// A value, and where it stands (an alias' value: where the anchor is).
 #[derive(Clone, Debug)]
@@ -58,6 +66,15 @@ impl Node {
         matches!(&self.kind, Kind::Scalar { text, plain: true } if ["", "~", "null", "Null", "NULL"].contains(&text.as_str()))
     }
 
+    /// Whether it is a text, a list or a mapping with nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Scalar { text, .. } => text.is_empty(),
+            Kind::Sequence(items) => items.is_empty(),
+            Kind::Mapping(entries) => entries.is_empty(),
+        }
+    }
+
     /// The text at a path of keys.
     pub fn scalar_at(&self, path: &[&str]) -> Option<&str> {
         match (&self.kind, path.split_first()) {
@@ -95,13 +112,22 @@ impl Node {
     }
 }
 
-/// Reads the one document of `source`; nothing if it cannot be read, for the reasons that are then among `found`.
-pub fn parse(source: &Source, found: &mut Diagnostics) -> Option<Node> {
+/// Reads the documents of `source`, at least one, and leaves out empty ones; nothing if they cannot be read, for the reasons
+/// that are then among `found`.
+pub fn parse(source: &Source, found: &mut Diagnostics) -> Option<Vec<Document>> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     options.emit_unresolved_aliases = true;
-    let mut builder =
-        Builder { source, found, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, broken: false };
+    let mut builder = Builder {
+        source,
+        found,
+        open: Vec::new(),
+        begin: 0..0,
+        documents: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        broken: false,
+    };
     for event in Parser::new_from_str_with_options(source.text(), options) {
         let (event, span) = match event {
             Ok(event) => event,
@@ -112,12 +138,13 @@ pub fn parse(source: &Source, found: &mut Diagnostics) -> Option<Node> {
         };
         builder.take(event, span).map_err(|diagnostic| builder.found.push(*diagnostic)).ok()?;
     }
-    if builder.root.is_none() {
+    if builder.documents.is_empty() {
         let place = source.place(0..0).without_excerpt();
         let hint = "it begins with `apiVersion: metalgate.dev/v1alpha1` and `kind: Cluster`";
         builder.found.push(Diagnostic::error(place, "the file has no content").hint(hint));
     }
-    builder.root.filter(|_| !builder.broken)
+    let usable = !builder.broken && !builder.documents.is_empty();
+    usable.then_some(builder.documents)
 }
 
 /// A collection that is not closed yet.
@@ -134,7 +161,9 @@ struct Builder<'s, 'd> {
     source: &'s Source,
     found: &'d mut Diagnostics,
     open: Vec<Open>,
-    root: Option<Node>,
+    /// Where the document begins that is read now.
+    begin: Range<usize>,
+    documents: Vec<Document>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
     /// Whether something in it has no value that we know.
@@ -179,10 +208,11 @@ impl Builder<'_, '_> {
                 self.broken = true;
                 self.value(Node { range, kind: Kind::Scalar { text: String::new(), plain: true } }, 0)
             }
-            Event::DocumentStart(..) if self.root.is_some() => {
-                let hint = "put each cluster into a file of its own";
-                let diagnostic = self.fatal(range, "the file has more than one document");
-                Err(Box::new(diagnostic.hint(hint)))
+            Event::DocumentStart(..) => {
+                self.begin = range;
+                // An alias refers to its own document.
+                self.anchors.clear();
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -204,7 +234,9 @@ impl Builder<'_, '_> {
             self.anchors.insert(anchor, node.clone());
         }
         let Some(mut parent) = self.open.pop() else {
-            self.root = Some(node);
+            if !node.is_null() {
+                self.documents.push(Document { begin: self.begin.clone(), root: node });
+            }
             return Ok(());
         };
         match &mut parent.node.kind {

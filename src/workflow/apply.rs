@@ -60,8 +60,11 @@ fn refuse_kept(old: &MetalClusterSpec, new: &MetalClusterSpec) -> Result<(), Kep
         ("spec.kubernetes.podCIDR", old.pod_cidr == new.pod_cidr),
         ("spec.kubernetes.serviceCIDR", old.service_cidr == new.service_cidr),
         ("spec.kubernetes.cni", old.cni == new.cni),
+        ("spec.kubernetes.certSANs", old.cert_sans == new.cert_sans),
+        ("spec.kubernetes.apiServerExtraArgs", old.api_server_extra_args == new.api_server_extra_args),
         ("spec.os.image", old.image == new.image),
         ("spec.os.users", old.users == new.users),
+        ("spec.os.ntpServers", old.ntp_servers == new.ntp_servers),
         ("spec.provisioning", old.provisioning == new.provisioning),
     ];
     let changed: Vec<&str> = kept.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect();

@@ -1,6 +1,6 @@
 //! Phase: everything that will be served is there, and is what it should be, before a machine is touched.
 
-use super::{Phase, PhaseResult, Request, Run, objects};
+use super::{Phase, PhaseResult, Request, Run};
 use crate::bootstrap::Provider;
 use crate::event::{EventBus, EventKind};
 use crate::hardware::{Arch, BootMode};
@@ -10,7 +10,7 @@ use crate::inventory::Machine;
 use crate::manager;
 use crate::netboot::http::ServedFile;
 use crate::node::supplies::Supplies;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::spec::{self, ClusterSpec, ImageFormat};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
@@ -117,7 +117,7 @@ pub async fn verify(request: &Request, events: &EventBus) -> Result<(Manifest, S
 pub fn supplies(spec: &ClusterSpec, machines: &[Machine], plan: &Plan, manifest: Manifest) -> Result<Supplies, Error> {
     let arches = plan.machines.iter().map(|machine| machine.arch).collect();
     let kubernetes = &spec.kubernetes;
-    let virtual_ip = objects::is_virtual(spec, machines);
+    let virtual_ip = plan::has_virtual_ip(spec, machines);
     let stack = spec.stack();
     let supplies = Supplies::new(manifest, &kubernetes.version, kubernetes.cni, virtual_ip, stack.as_ref(), &arches)?;
     let manager = manager::image::reference()?;

@@ -34,7 +34,6 @@ use crate::secret::Secret;
 use crate::spec::ClusterSpec;
 use async_trait::async_trait;
 use std::error::Error;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,8 +96,8 @@ struct Run {
     cancel: CancellationToken,
     /// Services and controllers; ended by `cancel`.
     tasks: Tasks,
-    /// Set by `network`: our address on the provisioning network.
-    address: Option<Ipv4Addr>,
+    /// Set by `network`: our place on the provisioning network.
+    network: Option<network::Place>,
     /// Set by `artifacts`.
     manifest: Option<Manifest>,
     supplies: Option<Arc<Supplies>>,
@@ -170,7 +169,7 @@ pub async fn create(
         events: events.clone(),
         cancel: services.clone(),
         tasks: JoinSet::new(),
-        address: None,
+        network: None,
         manifest: None,
         supplies: None,
         handed_over: false,

@@ -22,13 +22,14 @@ impl Phase for Netboot {
         if run.handed_over {
             return Ok(());
         }
+        let network = run.network.as_ref().ok_or(RunError::Order("provisioning network"))?;
         let image = run.image.as_ref().ok_or(RunError::Order("image"))?;
         let side = Side {
             client: run.cluster.as_ref().ok_or(RunError::Order("bootstrap cluster"))?.client(),
             workload: Workload::administrator(),
             events: run.events.clone(),
-            interface: run.request.spec.provisioning.interface.clone(),
-            address: run.address.ok_or(RunError::Order("address"))?,
+            interface: network.interface.clone(),
+            address: network.address,
             provisioning: super::objects::provisioning(&run.request.spec),
             supplies: run.supplies.clone().ok_or(RunError::Order("artifacts"))?,
             os_images: BTreeMap::from([(image.name.clone(), image.file.clone())]),

@@ -10,7 +10,7 @@ use crate::api::{
 use crate::controllers::cluster::groups;
 use crate::inventory::Machine;
 use crate::pivot::Pivot;
-use crate::plan::PlannedMachine;
+use crate::plan::{self, PlannedMachine};
 use crate::spec::{ClusterSpec, Group};
 use async_trait::async_trait;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -94,11 +94,6 @@ pub fn provisioning(spec: &ClusterSpec) -> Provisioning {
     Provisioning { dhcp: spec.dhcp, http_port: spec.http_port, agent_port: spec.agent_port }
 }
 
-/// Whether the endpoint is an address that no machine has: then kube-vip holds it.
-pub fn is_virtual(spec: &ClusterSpec, machines: &[Machine]) -> bool {
-    !machines.iter().any(|machine| machine.address.addr() == spec.kubernetes.endpoint.host)
-}
-
 fn group(group: &Group, role: MachineRole) -> MachineGroup {
     MachineGroup {
         name: group.name.clone(),
@@ -116,12 +111,15 @@ pub fn cluster(spec: &ClusterSpec, machines: &[Machine], image: &str) -> MetalCl
     let object = MetalClusterSpec {
         kubernetes_version: spec.kubernetes.version.clone(),
         endpoint: format!("{}:{}", spec.kubernetes.endpoint.host, spec.kubernetes.endpoint.port),
-        virtual_ip: is_virtual(spec, machines),
+        virtual_ip: plan::has_virtual_ip(spec, machines),
         pod_cidr: spec.kubernetes.pod_cidr.to_string(),
         service_cidr: spec.kubernetes.service_cidr.to_string(),
         cni: spec.kubernetes.cni,
+        cert_sans: spec.kubernetes.cert_sans.clone(),
+        api_server_extra_args: spec.kubernetes.api_server_extra_args.clone(),
         image: OsImage { name: image.to_owned(), sha256: spec.os.image.sha256.clone(), format: spec.os.image.format },
         users: spec.os.users.clone(),
+        ntp_servers: spec.os.ntp_servers.clone(),
         groups: std::iter::once(group(&spec.control_plane, MachineRole::ControlPlane)).chain(workers).collect(),
         provisioning: provisioning(spec),
         gateway: spec.gateway.clone(),

@@ -27,7 +27,7 @@ impl Phase for Preflight {
             request: &run.request,
             work_dir: run.work_dir.path(),
             events: &run.events,
-            address: run.address,
+            place: run.network.clone(),
             image: run.image.as_ref().map(|image| image.file.path.as_path()),
         };
         Ok(preflight::run(&subject, &run.request.skip).await.into_result()?)
@@ -42,7 +42,7 @@ pub async fn alone(request: &Request, work_dir: &Path, events: &EventBus) -> Res
     if WorkDir::is_busy(work_dir) {
         return Err(WorkDirError::Busy(work_dir.to_owned()));
     }
-    let address = network::find(request).ok();
-    let subject = Subject { request, work_dir, events, address, image: None };
+    let place = network::find(request).ok();
+    let subject = Subject { request, work_dir, events, place, image: None };
     Ok(preflight::run(&subject, &request.skip).await)
 }

@@ -37,15 +37,13 @@ use crate::api::{
 use crate::event::EventKind;
 use crate::netboot::BootEntry;
 use crate::node::kubeadm::Node;
+use crate::spec::CONTROL_PLANE_TAINT;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// kubeadm's own taint of control-plane nodes.
-const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane:NoSchedule";
 
 /// What a state found. A reason is mandatory, so that status can always say what a machine waits for.
 #[derive(Debug, PartialEq)]
@@ -126,7 +124,8 @@ impl Machine {
     fn taints(&self, cluster: &MetalCluster) -> Vec<String> {
         let has_workers = cluster.spec.groups.iter().any(|group| group.role == MachineRole::Worker && group.count > 0);
         let own = self.object.spec.role == MachineRole::ControlPlane && has_workers;
-        own.then(|| CONTROL_PLANE_TAINT.to_owned()).into_iter().chain(self.object.spec.taints.iter().cloned()).collect()
+        let given = self.object.spec.taints.iter().filter(|taint| !(own && *taint == CONTROL_PLANE_TAINT));
+        own.then(|| CONTROL_PLANE_TAINT.to_owned()).into_iter().chain(given.cloned()).collect()
     }
 
     /// The machine as kubeadm sees it.
