@@ -29,16 +29,21 @@ fn metalgate(dir: &Path, arguments: &[&str]) -> Output {
     command.current_dir(dir).args(arguments).env_remove("HARDWARE_CSV").output().unwrap()
 }
 
+/// The spec of an example: EKS Anywhere's or ours.
+fn spec(dir: &Path) -> &'static str {
+    if dir.join("ClusterSpec.yml").exists() { "ClusterSpec.yml" } else { "cluster.yaml" }
+}
+
 fn validate(dir: &Path, more: &[&str]) -> Output {
-    let arguments = ["validate", "-f", "cluster.yaml", "--hardware-csv", "hardware.csv"];
+    let arguments = ["validate", "-f", spec(dir), "--hardware-csv", "hardware.csv"];
     metalgate(dir, &[&arguments, more].concat())
 }
 
 /// What `create cluster --dry-run` prints where nothing was done yet; it leaves nothing behind.
-fn dry_run(dir: &Path, format: &str) -> String {
+fn dry_run(dir: &Path, spec: &str, format: &str) -> String {
     let state = tempfile::tempdir().unwrap();
     let work_dir = state.path().join("work").display().to_string();
-    let mut arguments = vec!["create", "cluster", "-f", "cluster.yaml", "-z", "hardware.csv", "--dry-run"];
+    let mut arguments = vec!["create", "cluster", "-f", spec, "-z", "hardware.csv", "--dry-run"];
     arguments.extend(["--work-dir", &work_dir, "--output", format]);
     let output = metalgate(dir, &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
@@ -67,9 +72,9 @@ fn accepted_examples_are_valid_and_planned_as_committed() {
         assert_golden(&example.join("validate.txt"), &transcript(&output));
         assert_eq!(output.status.code(), Some(0), "{}", name(&example));
         for (file, format) in [("plan.txt", "text"), ("plan.json", "json")] {
-            let planned = dry_run(&example, format);
+            let planned = dry_run(&example, "cluster.yaml", format);
             assert_golden(&example.join(file), &planned);
-            assert_eq!(dry_run(&example, format), planned);
+            assert_eq!(dry_run(&example, "cluster.yaml", format), planned);
         }
     }
 }
@@ -100,21 +105,82 @@ fn rejected_examples_say_why_as_committed() {
 }
 
 #[test]
+fn documents_of_eks_anywhere_are_planned_and_converted_to_the_same_spec() {
+    for example in examples("eks-anywhere/accepted") {
+        let output = validate(&example, &[]);
+        assert_golden(&example.join("validate.txt"), &transcript(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", name(&example));
+        let planned = dry_run(&example, "ClusterSpec.yml", "text");
+        assert_golden(&example.join("plan.txt"), &planned);
+        let converted = metalgate(&example, &["convert", "-f", "ClusterSpec.yml"]);
+        assert_eq!(converted.status.code(), Some(0), "{}", transcript(&converted));
+        assert_golden(&example.join("converted.yaml"), &String::from_utf8(converted.stdout).unwrap());
+        let read = |file: &str| metalgate::spec::read(file, fs::read(example.join(file)).unwrap());
+        let (given, converted) = (read("ClusterSpec.yml"), read("converted.yaml"));
+        assert!(converted.diagnostics.is_empty(), "{}", converted.diagnostics.render(false));
+        assert_eq!(converted.cluster, given.cluster, "{}", name(&example));
+        assert_eq!(dry_run(&example, "converted.yaml", "text"), planned);
+    }
+}
+
+#[test]
+fn convert_replaces_no_file_that_it_was_not_told_to_and_nothing_of_ours() {
+    let example = examples("eks-anywhere/accepted").into_iter().next().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cluster.yaml");
+    let convert = |from: &str, more: &[&str]| {
+        let to = file.display().to_string();
+        metalgate(&example, &[&["convert", "-f", from, "--output", &to], more].concat())
+    };
+    assert_eq!(convert("ClusterSpec.yml", &[]).status.code(), Some(0));
+    let written = fs::read_to_string(&file).unwrap();
+    assert_eq!(written, fs::read_to_string(example.join("converted.yaml")).unwrap());
+    fs::write(&file, "mine").unwrap();
+    let refused = convert("ClusterSpec.yml", &[]);
+    assert_eq!((refused.status.code(), fs::read_to_string(&file).unwrap().as_str()), (Some(2), "mine"));
+    assert!(transcript(&refused).contains("is there already; --overwrite replaces it"), "{}", transcript(&refused));
+    assert_eq!(convert("ClusterSpec.yml", &["--overwrite"]).status.code(), Some(0));
+    assert_eq!(fs::read_to_string(&file).unwrap(), written);
+    let ours = convert("converted.yaml", &["--overwrite"]);
+    assert_eq!(ours.status.code(), Some(2), "{}", transcript(&ours));
+}
+
+#[test]
+fn rejected_documents_of_eks_anywhere_say_why_as_committed() {
+    for example in examples("eks-anywhere/rejected") {
+        let output = validate(&example, &[]);
+        assert_golden(&example.join("validate.txt"), &transcript(&output));
+        assert_eq!(output.status.code(), Some(2), "{}", name(&example));
+        let report: serde_json::Value =
+            serde_json::from_slice(&validate(&example, &["--output", "json"]).stdout).unwrap();
+        for diagnostic in report["diagnostics"].as_array().unwrap() {
+            assert!(diagnostic["line"].as_u64().unwrap() >= 1, "{diagnostic}");
+            assert!(diagnostic["column"].as_u64().unwrap() >= 1, "{diagnostic}");
+        }
+        let convert = metalgate(&example, &["convert", "-f", "ClusterSpec.yml"]);
+        assert!(convert.status.code() == Some(0) || convert.stdout.is_empty(), "{}", name(&example));
+    }
+}
+
+#[test]
 fn every_accepted_example_has_a_rejected_twin_and_all_are_explained() {
     let names = |kind| examples(kind).iter().map(|example| name(example)).collect::<BTreeSet<_>>();
-    let (accepted, rejected) = (names("accepted"), names("rejected"));
-    assert_eq!(accepted.difference(&rejected).collect::<Vec<_>>(), Vec::<&String>::new());
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware-examples/README.md");
     let readme = fs::read_to_string(readme).unwrap();
-    for example in accepted.union(&rejected) {
-        assert!(readme.contains(&format!("`{example}`")), "README.md does not name {example}");
+    for pair in [["accepted", "rejected"], ["eks-anywhere/accepted", "eks-anywhere/rejected"]] {
+        let [accepted, rejected] = pair.map(names);
+        assert_eq!(accepted.difference(&rejected).collect::<Vec<_>>(), Vec::<&String>::new());
+        for example in accepted.union(&rejected) {
+            assert!(readme.contains(&format!("`{example}`")), "README.md does not name {example}");
+        }
     }
 }
 
 #[test]
 fn no_password_is_ever_shown() {
-    let secrets = ["s3cret", "PrZ8W93i", "calvin", "quoted", "b3BlbnNzaC1rZXkt", "never closed"];
-    for example in [examples("accepted"), examples("rejected")].concat() {
+    let secrets = ["s3cret", "PrZ8W93i", "calvin", "quoted", "b3BlbnNzaC1rZXkt", "never closed", "t0ken"];
+    let kinds = ["accepted", "rejected", "eks-anywhere/accepted", "eks-anywhere/rejected"];
+    for example in kinds.into_iter().flat_map(examples) {
         for more in [&[][..], &["--output", "json"]] {
             let shown = transcript(&validate(&example, more));
             for secret in secrets {
@@ -141,6 +207,18 @@ fn twenty_mistakes_are_reported_in_one_run() {
     for file in ["cluster.yaml", "hardware.csv"] {
         assert!(diagnostics.iter().any(|diagnostic| diagnostic["file"] == file), "{file}");
     }
+}
+
+#[test]
+fn twenty_mistakes_of_different_kinds_are_reported_of_an_inventory_of_eks_anywhere() {
+    let examples = examples("eks-anywhere/rejected");
+    let example = examples.iter().find(|example| name(example) == "twenty-mistakes-csv").unwrap();
+    let output = validate(example, &["--output", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let diagnostics = report["diagnostics"].as_array().unwrap().iter();
+    let of_csv = diagnostics.filter(|one| one["file"] == "hardware.csv" && one["severity"] == "error");
+    let kinds: BTreeSet<&str> = of_csv.map(|one| one["message"].as_str().unwrap()).collect();
+    assert!(kinds.len() >= 20, "{kinds:#?}");
 }
 
 /// Runs `metalgate gateway COMMAND` in an example's folder.

@@ -88,7 +88,7 @@ mod tests {
         let cluster: MetalClusterSpec = serde_json::from_value(json!({
             "kubernetesVersion": "v1.36.3", "endpoint": "10.0.0.10:6443", "podCidr": "a", "serviceCidr": "b",
             "cni": "none", "image": {"name": "c", "sha256": "d", "format": "raw"}, "groups": [],
-            "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
+            "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443}, "ntpServers": ["10.0.0.2"],
             "users": [
                 {"name": name, "sshAuthorizedKeys": ["ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"]},
                 {"name": "dev", "sshAuthorizedKeys": ["ssh-ed25519 CCCC"]},
@@ -120,6 +120,7 @@ mod tests {
             json!(["ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two", "ssh-ed25519 INSTALLER"])
         );
         assert_eq!(data["users"][1]["ssh_authorized_keys"], json!(["ssh-ed25519 CCCC"]));
+        assert_eq!(data["ntp"]["servers"], json!(["10.0.0.2"]));
         assert_eq!(yaml(&seed.meta_data), json!({"instance-id": "node-1", "local-hostname": "node-1"}));
         // What is no plain word stays one value.
         let odd = self::seed("ops\nroot: true", None);

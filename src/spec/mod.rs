@@ -153,7 +153,7 @@ impl Read {
     }
 }
 
-/// Somebody who pasted the wrong half of a key pair, or an URL with a password, should not see it again in a message.
+/// Somebody who pasted the wrong half of a key pair, an URL with a password, or a licence should not see it again in a message.
 fn hide_secrets(source: &mut Source) {
     const MARK: &str = "PRIVATE KEY-----";
     let text = source.text();
@@ -164,7 +164,12 @@ fn hide_secrets(source: &mut Source) {
         let host = text[begin..].split(|c: char| c.is_whitespace() || "/,\"'".contains(c)).next()?;
         Some(begin..begin + host.rfind('@')?)
     });
-    let secrets: Vec<_> = keys.chain(accounts).collect();
+    // EKS Anywhere's licence, also where the field is misspelt.
+    let licences = text.match_indices("licen").filter_map(|(at, _)| {
+        let line = text[at..].lines().next().unwrap_or_default();
+        Some(at + line.find(':')? + 1..at + line.len())
+    });
+    let secrets: Vec<_> = keys.chain(accounts).chain(licences).collect();
     source.hide(secrets);
 }
 

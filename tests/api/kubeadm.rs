@@ -29,7 +29,11 @@ fn cluster() -> MetalCluster {
     let spec = json!({
         "kubernetesVersion": version(), "endpoint": "10.0.0.5:6443", "virtualIp": true, "podCidr": "10.244.0.0/16",
         "serviceCidr": "10.96.0.0/12", "cni": "flannel", "image": {"name": "i", "sha256": "ab", "format": "raw"},
-        "users": [], "groups": [{"name": "control-plane", "role": "ControlPlane", "count": 1, "selector": {}}], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
+        "users": [], "certSans": ["api.example.org", "10.0.0.9"],
+        "apiServerExtraArgs": [
+            {"name": "oidc-required-claim", "value": "a=\"b\""}, {"name": "oidc-required-claim", "value": "c=d"},
+        ],
+        "groups": [{"name": "control-plane", "role": "ControlPlane", "count": 1, "selector": {}}], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
     });
     MetalCluster::new("rack-a", serde_json::from_value(spec).unwrap())
 }
