@@ -10,6 +10,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod controllers;
 pub mod diagnostic;
+pub mod discover;
 pub mod event;
 pub mod gateway;
 pub mod hardware;

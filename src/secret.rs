@@ -1,5 +1,8 @@
 //! A value that must not be seen: it prints as `***` everywhere and is wiped from memory when dropped.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zeroize::Zeroize;
@@ -21,6 +24,15 @@ impl<T: Zeroize> Secret<T> {
     /// The value itself, for the one place that needs it.
     pub fn expose(&self) -> &T {
         &self.0
+    }
+}
+
+impl Secret<String> {
+    /// A key of 256 random bits, as URL-safe text.
+    pub fn random() -> Self {
+        let mut bytes = [0u8; 32];
+        rand::rng().fill_bytes(&mut bytes);
+        Self(BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the boot script told the agent, from the kernel command line.
 
-use super::protocol::cmdline;
+use super::protocol::{Task, cmdline};
 use crate::hardware::MacAddr;
 use crate::secret::Secret;
 use ipnet::Ipv4Net;
@@ -22,6 +22,8 @@ pub struct Arguments {
     pub address: Ipv4Net,
     /// Default route, where there is one.
     pub gateway: Option<Ipv4Addr>,
+    /// What the machine was started for.
+    pub task: Task,
 }
 
 /// A kernel command line that the agent cannot work with.
@@ -57,6 +59,11 @@ impl Arguments {
         hex::decode_to_slice(word(cmdline::CERT)?, &mut certificate)
             .map_err(|_| bad(cmdline::CERT, "a SHA-256 sum in hexadecimal"))?;
         let gateway = optional(cmdline::GATEWAY).filter(|gateway| !gateway.is_empty());
+        let task = match optional(cmdline::TASK).as_deref() {
+            None => Task::Install,
+            Some(Task::INVENTORY) => Task::Inventory,
+            Some(_) => return Err(bad(cmdline::TASK, "a task that this agent knows (inventory)")),
+        };
         Ok(Self {
             url: url.ok_or_else(|| bad(cmdline::URL, "an https:// URL"))?,
             certificate,
@@ -66,6 +73,7 @@ impl Arguments {
             gateway: gateway
                 .map(|gateway| gateway.parse().map_err(|_| bad(cmdline::GATEWAY, "an IPv4 address")))
                 .transpose()?,
+            task,
         })
     }
 }
@@ -90,7 +98,9 @@ mod tests {
         assert_eq!(arguments.address.to_string(), "10.0.0.5/24");
         assert_eq!(arguments.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
         let without = Arguments::parse(&line().replace("metalgate.gateway=10.0.0.1", "metalgate.gateway=")).unwrap();
-        assert_eq!(without.gateway, None);
+        assert_eq!((without.gateway, without.task), (None, Task::Install));
+        let inventory = Arguments::parse(&line().replace("quiet", "metalgate.task=inventory")).unwrap();
+        assert_eq!(inventory.task, Task::Inventory);
     }
 
     #[test]
@@ -102,5 +112,6 @@ mod tests {
         assert!(error("10.0.0.5/24", "10.0.0.5").contains("`metalgate.ip`"));
         assert!(error("52:54", "52").contains("`metalgate.mac`"));
         assert!(error("gateway=10.0.0.1", "gateway=here").contains("`metalgate.gateway`"));
+        assert!(error("quiet", "metalgate.task=wipe").contains("`metalgate.task`"));
     }
 }

@@ -1,8 +1,9 @@
 //! What the agent and the installer say to each other, as JSON over TLS 1.3. Both ends use these types.
 //!
 //! ```text
-//! POST /agent/v1/claim   Claim  -> WorkOrder      the token works once; the answer carries the session's key
-//! POST /agent/v1/report  Report -> 204            with `Authorization: Bearer <session>`
+//! POST /agent/v1/claim      Claim  -> WorkOrder   the token works once; the answer carries the session's key
+//! POST /agent/v1/report     Report -> 204         with `Authorization: Bearer <session>`
+//! POST /agent/v1/inventory  Claim  -> 204         by a machine that was started to tell what it is, and for nothing else
 //! ```
 //! The agent knows the server by the SHA-256 of its certificate, given on the kernel command line; the server knows the
 //! agent by its token, then by the session. Every secret of the installed machine travels in the [`WorkOrder`] only.
@@ -28,6 +29,23 @@ pub mod cmdline {
     pub const IP: &str = "metalgate.ip";
     /// `metalgate.gateway=10.0.0.1`: default route, where there is one.
     pub const GATEWAY: &str = "metalgate.gateway";
+    /// `metalgate.task=inventory`: what the machine was started for; without it, to be installed.
+    pub const TASK: &str = "metalgate.task";
+}
+
+/// What a machine is started for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// To be installed.
+    #[default]
+    Install,
+    /// To tell what it is, and to be switched off again. Such an agent never asks for a work order, so it writes no disk.
+    Inventory,
+}
+
+impl Task {
+    /// The value of [`cmdline::TASK`].
+    pub const INVENTORY: &str = "inventory";
 }
 
 /// The agent's first message.

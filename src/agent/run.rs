@@ -8,7 +8,7 @@ use super::fetch::Patience;
 use super::install::{self, InstallError, Machine};
 use super::modules::{Drivers, Load, Modules, insert};
 use super::network;
-use super::protocol::{Claim, Report, Step};
+use super::protocol::{Claim, Report, Step, Task};
 use super::report::Reporter;
 use super::server::{Server, ServerError};
 use super::{chain, facts};
@@ -34,11 +34,13 @@ enum Stop {
     Network(#[source] network::NetworkError),
     #[error("the installer gives no work order")]
     Claim(#[source] ServerError),
+    #[error("the installer does not take what this machine told of itself")]
+    Inventory(#[source] ServerError),
     #[error("the operating system could not be installed")]
     Install(#[source] InstallError),
     #[error("the agent's own machinery does not start")]
     Runtime(#[source] std::io::Error),
-    #[error("the machine cannot be restarted")]
+    #[error("the machine cannot be restarted or switched off")]
     Restart(#[source] Errno),
 }
 
@@ -46,7 +48,7 @@ impl Stop {
     /// What the operator can do.
     fn hint(&self) -> &'static str {
         match self {
-            Self::Claim(error) if error.refused() => {
+            Self::Claim(error) | Self::Inventory(error) if error.refused() => {
                 "The token of this boot is used up or replaced. Restart the machine so that it boots from the network again."
             }
             Self::Install(_) => {
@@ -70,11 +72,11 @@ pub fn main() -> ExitCode {
     if let Err(error) = prepared {
         tracing::error!("{}", chain(&error));
     }
-    let restarted = install(&console).and_then(|()| {
+    let left = serve(&console).and_then(|end| {
         rustix::fs::sync();
-        reboot(RebootCommand::Restart).map_err(Stop::Restart).inspect_err(|stop| show(&console, stop))
+        reboot(end).map_err(Stop::Restart).inspect_err(|stop| show(&console, stop))
     });
-    drop(restarted);
+    drop(left);
     loop {
         // PID 1 must not end: the kernel would panic, and the message be gone.
         std::thread::sleep(Duration::from_secs(3600));
@@ -85,22 +87,22 @@ fn show(console: &Console, stop: &Stop) {
     console.stop(&["metalgate: THE INSTALLATION OF THIS MACHINE HAS STOPPED", &chain(stop), stop.hint()]);
 }
 
-/// Installs this machine; an error has been shown when this returns.
-fn install(console: &Console) -> Result<(), Stop> {
+/// Does what this machine was started for, and says how it ends; an error has been shown when this returns.
+fn serve(console: &Console) -> Result<RebootCommand, Stop> {
     let drivers = drivers();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Stop::Runtime);
     let runtime = runtime.inspect_err(|stop| show(console, stop))?;
     runtime.block_on(async {
         let reporter = Reporter::default();
         let mut tasks = JoinSet::new();
-        let installed = life(drivers, &reporter, &mut tasks).await;
-        if let Err(stop) = &installed {
+        let end = life(drivers, &reporter, &mut tasks).await;
+        if let Err(stop) = &end {
             show(console, stop);
         }
         // Whoever waits for this machine is told, be it that the installer is started again hours later.
-        let patience = if installed.is_ok() { LAST_REPORTS } else { Duration::MAX };
+        let patience = if end.is_ok() { LAST_REPORTS } else { Duration::MAX };
         reporter.flush(patience).await;
-        installed
+        end
     })
 }
 
@@ -120,8 +122,8 @@ fn drivers() -> Drivers<Load> {
     drivers
 }
 
-/// From the network to the end of the installation.
-async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinSet<()>) -> Result<(), Stop> {
+/// From the network to the end of the installation, or of the inventory.
+async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinSet<()>) -> Result<RebootCommand, Stop> {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let arguments = Arguments::parse(&line).map_err(Stop::Arguments)?;
     let sys = Path::new("/sys");
@@ -130,6 +132,15 @@ async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinS
     let interface = (name.as_str(), arguments.mac);
     network::configure(sys, interface, arguments.address, arguments.gateway).await.map_err(Stop::Network)?;
 
+    let server = Server::new(&arguments).map_err(Stop::Claim)?;
+    if arguments.task == Task::Inventory {
+        let facts = settled(&mut drivers).await;
+        describe(&facts);
+        let claim = Claim { token: arguments.token, mac: arguments.mac, facts };
+        server.inventory(&claim).await.map_err(Stop::Inventory)?;
+        tracing::info!("this machine is known now, and switches itself off");
+        return Ok(RebootCommand::PowerOff);
+    }
     let facts = facts::gather(Path::new("/"));
     describe(&facts);
     let machine = Machine {
@@ -137,7 +148,6 @@ async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinS
         variables: (facts.firmware == BootMode::Uefi).then(|| EFIVARS.into()),
         patience: Patience::default(),
     };
-    let server = Server::new(&arguments).map_err(Stop::Claim)?;
     let claim = Claim { token: arguments.token, mac: arguments.mac, facts };
     let order = server.claim(&claim).await.map_err(Stop::Claim)?;
     tracing::info!("this machine becomes {}", order.machine);
@@ -155,7 +165,27 @@ async fn life(mut drivers: Drivers<Load>, reporter: &Reporter, tasks: &mut JoinS
         Ok(()) => Report::Leaving { how: order.finish },
         Err(InstallError { step, cause }) => Report::Failed { step: *step, error: chain(cause.as_ref()) },
     });
-    installed.map_err(Stop::Install)
+    installed.map(|()| RebootCommand::Restart).map_err(Stop::Install)
+}
+
+/// Controllers show their disks one by one: a machine is described when nothing was new for so long.
+const QUIET: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+async fn settled(drivers: &mut Drivers<Load>) -> Facts {
+    let mut facts = facts::gather(Path::new("/"));
+    let mut since = Instant::now();
+    while since.elapsed() < QUIET {
+        sleep(LOOK).await;
+        drivers.look();
+        let seen = facts::gather(Path::new("/"));
+        if (&seen.disks, &seen.nics) != (&facts.disks, &facts.nics) {
+            since = Instant::now();
+        }
+        facts = seen;
+    }
+    facts
 }
 
 /// Some interfaces appear only after their firmware was loaded.

@@ -3,8 +3,9 @@
 use super::{Failure, OutputFormat};
 use crate::hardware::{BootMode, PowerState};
 use crate::image;
+use crate::image::choice::ImageChoice;
 use crate::lab::control::{Client, MachineStatus};
-use crate::lab::files::{self, ImageChoice};
+use crate::lab::files;
 use crate::lab::rack::{Accelerator, BiosPxe, Installed, Rack, RackOptions};
 use crate::lab::redfish::Fault;
 use crate::lab::{LabError, accel, console, down, host, serve, up};

@@ -8,7 +8,9 @@ mod completions;
 mod convert;
 mod create;
 mod delete;
+mod discover;
 mod gateway;
+mod generate;
 mod get;
 mod lab;
 mod man;
@@ -52,6 +54,10 @@ enum Command {
     Get(get::Args),
     /// The API gateway in front of a cluster: make it, look at it, prove it, give it new certificates
     Gateway(gateway::Args),
+    /// Write files to start from: a spec, an inventory of what the network shows, JSON Schemas for editors
+    Generate(generate::Args),
+    /// Show the machines of a network by their DHCP messages, or start them and see what they are
+    Discover(discover::Args),
     /// Check a spec and an inventory, and report every mistake of both
     Validate(validate::Args),
     /// Look at the wire, the BMCs and the clock, and report everything that would be in a run's way
@@ -146,6 +152,8 @@ pub async fn run() -> ExitCode {
         Command::Delete(args) => delete::run(args).await,
         Command::Get(args) => get::run(args).await,
         Command::Gateway(args) => gateway::run(args).await,
+        Command::Generate(args) => generate::run(args).await,
+        Command::Discover(args) => discover::run(args).await,
         Command::Validate(args) => validate::run(args),
         Command::Preflight(args) => preflight::run(args).await,
         Command::Convert(args) => convert::run(args),

@@ -13,11 +13,8 @@ use crate::event::EventKind;
 use crate::netboot::installations::{InstallationError, Installations};
 use crate::secret::Secret;
 use async_trait::async_trait;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
-use rand::Rng;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,13 +36,6 @@ impl From<ReconcileError> for InstallationError {
     fn from(error: ReconcileError) -> Self {
         Self::Store(Box::new(error))
     }
-}
-
-/// 256 random bits as URL-safe text.
-fn random_key() -> Secret<String> {
-    let mut bytes = [0u8; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn hash(key: &Secret<String>) -> String {
@@ -136,7 +126,7 @@ impl ApiInstallations {
 #[async_trait]
 impl Installations for ApiInstallations {
     async fn mint_token(&self, machine: &str) -> Result<Secret<String>, InstallationError> {
-        let token = random_key();
+        let token = Secret::random();
         let token_hash = hash(&token);
         self.change(machine, |status| {
             if !may_install(status.state) && status.state != MachineState::PoweringOn {
@@ -152,7 +142,7 @@ impl Installations for ApiInstallations {
     async fn claim(&self, claim: Claim) -> Result<WorkOrder, InstallationError> {
         let machine = self.context.table.get(claim.mac).ok_or(InstallationError::Refused)?.machine;
         // The order is made first: if that fails, the token is not spent.
-        let session = random_key();
+        let session = Secret::random();
         let session_hash = hash(&session);
         let (order, hardware) = self.work_order(&machine, session).await?;
         let token_hash = hash(&claim.token);

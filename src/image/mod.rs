@@ -3,13 +3,14 @@
 //! `catalogue` says which files there are and the ways to them, `fill` goes those ways, `manifest` holds their sums and
 //! checks them. Fed by release servers, mirrors or `provisioning/`; feeds `netboot` and `bootstrap`.
 //!
-//! `oci` writes and reads container images as files, `registry` fetches them, `add` takes what a user brings.
+//! `choice` is what a new spec installs, `oci` writes and reads container images as files, `registry` fetches them, `add` takes what a user brings.
 //!
 //! `format` and `qcow2` say how OS images are packed, and unpack them as they stream by: for `agent`, which writes what they
 //! hold to a disk.
 
 pub mod add;
 pub mod catalogue;
+pub mod choice;
 pub mod download;
 pub mod fill;
 pub mod format;

@@ -47,7 +47,7 @@ const COLUMNS: [(Column, &str); 15] = [
 ];
 
 /// Columns that every inventory has.
-const REQUIRED: [Column; 8] = [Hostname, Mac, IpAddress, Netmask, Gateway, Nameservers, Labels, Disk];
+pub const OF_MACHINES: [Column; 8] = [Hostname, Mac, IpAddress, Netmask, Gateway, Nameservers, Labels, Disk];
 
 impl Column {
     /// Its name in the header.
@@ -62,8 +62,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the first row; nothing if no row can be understood by it.
-    pub fn read(source: &Source, record: &Record, found: &mut Diagnostics) -> Option<Self> {
+    /// Reads the first row, which needs the columns `required`; nothing if no row can be understood by it.
+    pub fn read(source: &Source, record: &Record, required: &[Column], found: &mut Diagnostics) -> Option<Self> {
         let columns: Vec<Option<Column>> = record.cells.iter().map(|cell| column(&cell.value)).collect();
         if columns.iter().all(Option::is_none) {
             found.push(no_header(source, record));
@@ -99,7 +99,8 @@ impl Header {
                 found.push(Diagnostic::error(place, message).hint(hint));
             }
         }
-        let missing: Vec<Column> = REQUIRED.into_iter().filter(|column| !columns.contains(&Some(*column))).collect();
+        let is_missing = |column: &Column| !columns.contains(&Some(*column));
+        let missing: Vec<Column> = required.iter().copied().filter(is_missing).collect();
         let start = record.cells.first().map(|cell| cell.range.start).unwrap_or_default();
         for column in &missing {
             // A misspelt column has its own message.

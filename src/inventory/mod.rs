@@ -2,14 +2,16 @@
 //!
 //! EKS Anywhere's columns as they are, plus ours. `table` makes cells of the file, `header` knows the columns, `values`
 //! and `bmc` say what cells have to look like, `rows` makes machines and holds the rows against each other. Passwords
-//! are never repeated in a message. Fed by the user's file; feeds `plan`. Pure: no clock, no network.
+//! are never repeated in a message. `bmcs` reads a list of BMCs alone, for `discover`. Fed by the user's file; feeds `plan`. Pure: no clock, no network.
 
 mod bmc;
+mod bmcs;
 mod header;
 mod rows;
 mod table;
 mod values;
 
+pub use bmcs::read_bmcs;
 pub use header::Column;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
@@ -49,7 +51,7 @@ pub fn read(name: &str, bytes: Vec<u8>) -> Read {
         read.diagnostics.push(Diagnostic::error(Place::file(name), "the file is empty").hint(hint));
         return read;
     };
-    read.header = header::Header::read(&read.source, first, &mut read.diagnostics);
+    read.header = header::Header::read(&read.source, first, &header::OF_MACHINES, &mut read.diagnostics);
     let Some(header) = &read.header else { return read };
     let secrets: Vec<_> = rest.iter().flat_map(|record| header.secrets(record)).collect();
     read.source.hide(secrets);

@@ -94,7 +94,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Whether each cell of the row is under its column.
-    fn is_whole(&mut self, record: &Record) -> bool {
+    pub fn is_whole(&mut self, record: &Record) -> bool {
         let first = record.cells.first().map(|cell| cell.range.clone()).unwrap_or_default();
         // Which cell a text belongs to is not known here, and one of them is a password: nothing of the row is shown.
         let hidden = |place: Place| Place { text: String::new(), ..place }.without_excerpt();
@@ -206,7 +206,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The BMC, all of it or none.
-    fn bmc(&mut self, record: &Record) -> Option<Option<BmcAccess>> {
+    pub fn bmc(&mut self, record: &Record) -> Option<Option<BmcAccess>> {
         let kind = self.optional(record, Column::BmcType, values::bmc_type);
         let columns = [Column::BmcIp, Column::BmcUsername, Column::BmcPassword];
         let cells = columns.map(|column| self.cell(record, column));

@@ -3,8 +3,8 @@
 use super::qemu::{DISK_FILE, PXE_CLIENT, VARS_FILE};
 use super::rack::{BMC_USER, Rack};
 use super::{LabError, at, host, network};
-use crate::hardware::{Arch, BootMode};
-use crate::image::manifest::{Kind, Manifest};
+use crate::hardware::BootMode;
+use crate::image::choice::ImageChoice;
 use minijinja::{Environment, context};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
@@ -26,27 +26,6 @@ pub const SSH_USER: &str = "ops";
 const LOG: &str = "serve.log";
 
 const SPEC_TEMPLATE: &str = include_str!("../../templates/lab/cluster.yaml.j2");
-
-/// What the spec installs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageChoice {
-    /// The image's URL.
-    pub url: String,
-    /// Its sum; 64 lower-case hexadecimal digits.
-    pub sha256: String,
-    /// The version of the Kubernetes programs that are there.
-    pub kubernetes: String,
-}
-
-impl ImageChoice {
-    /// The OS image and the Kubernetes of the artifact directory `artifacts`; `None` where it has none yet.
-    pub fn of(artifacts: &Path) -> Option<Self> {
-        let manifest = Manifest::load(artifacts).ok()?;
-        let image = manifest.find(Kind::OsImage, Arch::Amd64).ok()?;
-        let kubernetes = manifest.find(Kind::Kubeadm, Arch::Amd64).ok()?.version.clone();
-        Some(Self { url: format!("file:{}", image.path), sha256: image.sha256.clone(), kubernetes })
-    }
-}
 
 /// Makes everything under the lab's directory.
 pub fn make(rack: &Rack, image: Option<&ImageChoice>) -> Result<(), LabError> {

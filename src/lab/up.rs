@@ -2,9 +2,10 @@
 
 use super::control::Client;
 use super::down::{self, Keep};
-use super::files::{self, ImageChoice};
+use super::files;
 use super::rack::{self, Rack};
 use super::{LabError, at, host, network};
+use crate::image::choice::ImageChoice;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

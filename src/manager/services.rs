@@ -1,6 +1,7 @@
 //! What a managing side runs: DHCP, TFTP, HTTP and the agent's API on the provisioning network, and the reconcilers. The same for
 //! `create` on the admin machine and for the manager in the cluster.
 
+use crate::agent::protocol::Task;
 use crate::api::Provisioning;
 use crate::controllers::{ApiInstallations, Context, JOINS, Limits, Sightings, Tasks, Workload};
 use crate::event::EventBus;
@@ -81,6 +82,7 @@ impl Side {
             http_port,
             agent_port: self.provisioning.agent_port,
             identity: agent_identity(&self.pki, self.address)?,
+            task: Task::Install,
             artifacts: files(&self.supplies, |_| true),
             images: self.os_images,
         };

@@ -1,6 +1,7 @@
 //! The boot services' view of the installations that are under way: who may install, with what, and what agents report.
 //!
-//! `controllers` implements this on the API objects; the HTTP server calls it. The fake for tests is `memory`.
+//! `controllers` implements this on the API objects, `discover` for machines that only tell what they are; the HTTP server
+//! calls it. The fake for tests is `memory`.
 
 use crate::agent::protocol::{Claim, Report, WorkOrder};
 use crate::secret::Secret;
@@ -27,6 +28,10 @@ pub trait Installations: Send + Sync {
     async fn mint_token(&self, machine: &str) -> Result<Secret<String>, InstallationError>;
     /// Spends the token and hands out the work order. An agent that lost our answer must netboot again.
     async fn claim(&self, claim: Claim) -> Result<WorkOrder, InstallationError>;
+    /// Takes what a machine says of itself that was started for nothing else; an installer has no such machines.
+    async fn inventory(&self, _: Claim) -> Result<(), InstallationError> {
+        Err(InstallationError::Refused)
+    }
     /// Takes what the agent with this session says.
     async fn report(&self, session: &Secret<String>, report: Report) -> Result<(), InstallationError>;
 }

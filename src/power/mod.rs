@@ -10,7 +10,7 @@ mod ipmi;
 mod redfish;
 
 pub use ipmi::Ipmi;
-pub use redfish::Redfish;
+pub use redfish::{Drive, Inventory, Nic, Redfish};
 
 use crate::hardware::{BootMode, PowerState};
 use crate::inventory::{BmcAccess, BmcKind};

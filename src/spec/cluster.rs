@@ -16,12 +16,12 @@ use std::ops::Range;
 
 pub(super) const API_VERSION: &str = "metalgate.dev/v1alpha1";
 /// A document with a gateway alone.
-const GATEWAY_KIND: &str = "GatewayStack";
+pub(super) const GATEWAY_KIND: &str = "GatewayStack";
 /// The control plane's group, so that no worker group can have this name.
 pub(super) const CONTROL_PLANE: &str = "control-plane";
-const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
-const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
-const MAX_MACHINES: u32 = 5000;
+pub(super) const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
+pub(super) const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
+pub(super) const MAX_MACHINES: u32 = 5000;
 
 /// Reads the document.
 pub(super) fn read(reader: &mut Reader, tree: &Node) -> (Option<ClusterSpec>, Known) {

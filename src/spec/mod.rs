@@ -9,6 +9,8 @@ mod eks_anywhere;
 mod gateway;
 mod networks;
 mod reader;
+pub mod schema;
+pub mod start;
 mod values;
 pub mod write;
 mod yaml;
@@ -380,9 +382,9 @@ mod tests {
     #[test]
     fn the_default_networks_are_checked_too() {
         let text = MINIMAL.replace("  provisioning:", "    podCIDR: 10.100.0.0/16\n  provisioning:");
-        assert_eq!(mistakes(&text), ["10: podCIDR 10.100.0.0/16 and serviceCIDR 10.96.0.0/12 overlap"]);
+        assert_eq!(mistakes(&text), ["11: podCIDR 10.100.0.0/16 and serviceCIDR 10.96.0.0/12 overlap"]);
         let text = MINIMAL.replace("10.20.0.11", "10.96.0.11");
-        assert_eq!(mistakes(&text), ["9: the endpoint 10.96.0.11 lies in serviceCIDR 10.96.0.0/12"]);
+        assert_eq!(mistakes(&text), ["10: the endpoint 10.96.0.11 lies in serviceCIDR 10.96.0.0/12"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum NetworkError {
     #[error("cannot list this machine's network interfaces")]
     List(#[source] std::io::Error),
     /// No interface of that name.
-    #[error("this machine has no interface `{name}` (spec.provisioning.interface); it has {}", .known.join(", "))]
+    #[error("this machine has no interface `{name}`; it has {}", .known.join(", "))]
     Unknown {
         /// The name asked for.
         name: String,
@@ -95,6 +95,19 @@ pub fn find(request: &Request) -> Result<Place, NetworkError> {
             let Place { interface, address } = own;
             Err(NetworkError::Ours { machine: machine.hostname.clone(), address, interface })
         }
+    }
+}
+
+/// Our first IPv4 address on an interface.
+pub fn address_of(interface: &str) -> Result<Ipv4Addr, NetworkError> {
+    own_address(&if_addrs::get_if_addrs().map_err(NetworkError::List)?, interface, None)
+}
+
+/// Whether there is such an interface, with an address or without.
+pub fn known(interface: &str) -> Result<(), NetworkError> {
+    match address_of(interface) {
+        Ok(_) | Err(NetworkError::NoAddress { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@ mod peers;
 
 use metalgate::hardware::{BootMode, PowerState};
 use metalgate::inventory::{BmcAccess, BmcKind};
-use metalgate::power::{Bmc, BmcError, BootDevice, connect};
+use metalgate::power::{Bmc, BmcError, BootDevice, Redfish, connect};
 use metalgate::secret::Secret;
 use peers::{Witness, among_peers};
 use std::process::Command;
@@ -79,6 +79,24 @@ fn redfish_switches_the_power() {
 fn redfish_over_tls_with_a_certificate_that_nobody_signed() {
     let _machine = alone(&WITH_UEFI);
     among_peers(async || power(redfish(UEFI).as_ref(), &Witness("uefi")).await);
+}
+
+#[test]
+fn redfish_tells_what_the_machine_has() {
+    among_peers(async || {
+        let access = |url: &str, password: &str| BmcAccess {
+            kind: BmcKind::Redfish,
+            url: url.to_owned(),
+            username: String::from("admin"),
+            password: Secret::new(password.to_owned()),
+        };
+        let inventory = Redfish::new(&access(UEFI, PASSWORD)).unwrap().inventory().await.unwrap();
+        let macs: Vec<String> = inventory.nics.iter().map(|nic| nic.mac.to_string()).collect();
+        assert_eq!(macs, [Witness("uefi").mac()]);
+        assert_eq!(inventory.boot_mode, Some(BootMode::Uefi));
+        let refused = Redfish::new(&access(UEFI, "wrong")).unwrap().inventory().await.unwrap_err();
+        assert!(matches!(refused, BmcError::Unauthorized { .. }), "{refused}");
+    });
 }
 
 #[test]

@@ -120,6 +120,13 @@ impl Witness {
         panic!("no boot order in {definition}");
     }
 
+    /// Address of its network card.
+    pub fn mac(&self) -> String {
+        let definition = self.definition();
+        let mac = definition.split_once("<mac address='").and_then(|(_, rest)| rest.split_once('\''));
+        mac.map(|(mac, _)| mac.to_owned()).expect("a network card")
+    }
+
     /// Whether it has UEFI firmware.
     pub fn has_uefi(&self) -> bool {
         self.definition().contains("OVMF_CODE")

@@ -1,10 +1,11 @@
 //! A machine's own firmware, from DHCP to its boot script: OVMF by PXE beside another DHCP server (dnsmasq), and OVMF by
 //! UEFI HTTP boot. The machine has no kernel to load: it ends where iPXE has its script.
 
-use crate::namespaces::{self, Namespace};
+use crate::namespaces::{self, Link, Namespace};
 use crate::wire::{KNOWN, US, Wire, exchanges};
 use metalgate::event::{Event, EventKind};
 use metalgate::spec::DhcpMode;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,22 +15,23 @@ const LIMIT: Duration = Duration::from_secs(240);
 const SWITCH: &str = "52:54:00:91:00:50";
 
 /// A QEMU machine on a bridge in the client's namespace, with the other end of our cable.
-struct Machine(Child);
+pub struct Machine(Child);
 
 impl Machine {
-    fn start(wire: &Wire, firmware_settings: &[&str]) -> Self {
-        let client = &wire.link.client;
+    /// Its console goes to the file `console` in `dir`.
+    pub fn start(link: &Link, dir: &Path, firmware_settings: &[&str], more: &[&str]) -> Self {
+        let client = &link.client;
         client.run("ip", &["link", "add", "lan", "type", "bridge"]);
         client.run("ip", &["link", "set", "lan", "up"]);
-        client.run("ip", &["link", "set", &wire.link.client_interface, "master", "lan"]);
+        client.run("ip", &["link", "set", &link.client_interface, "master", "lan"]);
         client.run("ip", &["tuntap", "add", "tap", "mode", "tap"]);
         client.run("ip", &["link", "set", "tap", "up", "master", "lan"]);
-        let variables = wire.dir.path().join("vars.fd");
+        let variables = dir.join("vars.fd");
         std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).expect("OVMF: run `tests/setup test`");
         let mut qemu = client.command("qemu-system-x86_64");
         qemu.args(["-machine", "q35,graphics=off", "-accel", "tcg,thread=multi", "-m", "512", "-no-reboot"])
             .args(["-nodefaults", "-display", "none", "-serial"])
-            .arg(format!("file:{}", wire.dir.path().join("console").display()))
+            .arg(format!("file:{}", dir.join("console").display()))
             .args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd", "-drive"])
             .arg(format!("if=pflash,format=raw,file={}", variables.display()))
             .args(["-netdev", "tap,id=lan,ifname=tap,script=no,downscript=no", "-device"])
@@ -38,7 +40,14 @@ impl Machine {
         for setting in firmware_settings {
             qemu.args(["-fw_cfg", setting]);
         }
-        Self(qemu.stdin(Stdio::null()).spawn().expect("QEMU: run `tests/setup test`"))
+        Self(qemu.args(more).stdin(Stdio::null()).spawn().expect("QEMU: run `tests/setup test`"))
+    }
+}
+
+impl Machine {
+    /// Whether it has switched itself off.
+    pub fn off(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 }
 
@@ -76,7 +85,8 @@ fn boot_files(events: &[Event]) -> Vec<String> {
 #[test]
 fn uefi_http_boot_needs_no_tftp() {
     let mut wire = Wire::new(DhcpMode::Reservation, SWITCH);
-    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4PXESupport,string=n"]);
+    let _machine =
+        Machine::start(&wire.link, wire.dir.path(), &["name=opt/org.tianocore/IPv4PXESupport,string=n"], &[]);
     let events = until_boot_script(&mut wire);
     let first = boot_files(&events).into_iter().next();
     assert_eq!(first, Some(format!("http://{US}:8080/ipxe/amd64/snponly.efi")), "{events:#?}");
@@ -138,7 +148,8 @@ fn is_known_by_its_lease(events: &[Event]) {
 #[test]
 fn beside_another_dhcp_server_only_the_boot_program_is_ours() {
     let mut wire = Wire::new(DhcpMode::Proxy, SWITCH);
-    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
+    let _machine =
+        Machine::start(&wire.link, wire.dir.path(), &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"], &[]);
     let _other = OtherServer::start(&wire, &[]);
     let events = until_boot_script(&mut wire);
     assert_eq!(boot_files(&events).first().map(String::as_str), Some("ipxe/amd64/snponly.efi"), "{events:#?}");
@@ -153,7 +164,8 @@ fn beside_another_dhcp_server_only_the_boot_program_is_ours() {
 #[test]
 fn a_server_of_the_operators_needs_to_know_no_more_than_one_file() {
     let mut wire = Wire::new(DhcpMode::External, SWITCH);
-    let _machine = Machine::start(&wire, &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"]);
+    let _machine =
+        Machine::start(&wire.link, wire.dir.path(), &["name=opt/org.tianocore/IPv4HTTPSupport,string=n"], &[]);
     // The same file for every client, iPXE too: autoexec.ipxe is what ends the circle.
     let _other = OtherServer::start(&wire, &["--dhcp-boot=ipxe/amd64/snponly.efi,metalgate,10.91.0.1"]);
     let events = until_boot_script(&mut wire);

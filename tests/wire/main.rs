@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod dhcp;
+mod discover;
 mod firmware;
 mod namespaces;
 mod tftp;

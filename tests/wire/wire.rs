@@ -2,7 +2,7 @@
 
 use crate::namespaces::Link;
 use async_trait::async_trait;
-use metalgate::agent::protocol::{Claim, Report, WorkOrder};
+use metalgate::agent::protocol::{Claim, Report, Task, WorkOrder};
 use metalgate::event::{Event, EventBus, EventKind};
 use metalgate::hardware::{Arch, BootMode};
 use metalgate::image::manifest::Manifest;
@@ -87,7 +87,15 @@ fn http_config(files: &BTreeMap<String, PathBuf>) -> HttpConfig {
     let identity = Authority::new("wire CA").unwrap().issue(&request).unwrap();
     let served = |path: &PathBuf| ServedFile { path: path.clone(), sha256: "ab".repeat(32) };
     let artifacts = files.iter().map(|(name, path)| (name.clone(), served(path))).collect();
-    HttpConfig { address, http_port: 8080, agent_port: 8443, identity, artifacts, images: BTreeMap::new() }
+    HttpConfig {
+        address,
+        http_port: 8080,
+        agent_port: 8443,
+        identity,
+        task: Task::Install,
+        artifacts,
+        images: BTreeMap::new(),
+    }
 }
 
 /// Stands for the controllers, as far as a boot script needs them; no agent gets as far as here.

@@ -93,16 +93,17 @@ impl Server {
     /// Trades the token for the work order. Waits for the installer for as long as it takes: when it was stopped, it is
     /// started again by a person, and goes on with the machines that wait.
     pub async fn claim(&self, claim: &Claim) -> Result<WorkOrder, ServerError> {
-        let mut pause = PAUSE;
-        loop {
-            let error = match self.try_claim(claim).await {
-                Err(error) if error.passes() => error,
-                done => return done,
-            };
-            tracing::warn!("{}; trying again in {} s", super::chain(&error), pause.as_secs());
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        persist(|| self.try_claim(claim)).await
+    }
+
+    /// Tells what the machine is, as its only message; as patient as a claim.
+    pub async fn inventory(&self, claim: &Claim) -> Result<(), ServerError> {
+        let url = self.endpoint("agent/v1/inventory");
+        persist(async || {
+            let answer = self.client.post(url.clone()).json(claim).timeout(REQUEST).send().await;
+            check(&url, answer).await.map(drop)
+        })
+        .await
     }
 
     async fn try_claim(&self, claim: &Claim) -> Result<WorkOrder, ServerError> {
@@ -125,6 +126,20 @@ impl Server {
         let mut url = self.url.clone();
         url.set_path(path);
         url
+    }
+}
+
+/// Tries again until the answer is yes or no.
+async fn persist<T>(attempt: impl AsyncFn() -> Result<T, ServerError>) -> Result<T, ServerError> {
+    let mut pause = PAUSE;
+    loop {
+        let error = match attempt().await {
+            Err(error) if error.passes() => error,
+            done => return done,
+        };
+        tracing::warn!("{}; trying again in {} s", super::chain(&error), pause.as_secs());
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

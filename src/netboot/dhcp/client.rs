@@ -1,7 +1,9 @@
 //! What a DHCP client says that it is: its architecture, its class, and whether it is iPXE already.
 
+use crate::hardware::{Arch, BootMode};
 use dhcproto::v4::{DhcpOption, DhcpOptions, OptionCode};
 use std::fmt;
+use uuid::Uuid;
 
 /// What a client can start, by its architecture (RFC 4578, 2.1, and IANA's "Processor Architecture Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,18 @@ impl From<u16> for ClientArch {
             16 => Self::HttpX64,
             19 => Self::HttpArm64,
             other => Self::Other(other),
+        }
+    }
+}
+
+impl ClientArch {
+    /// The processor and firmware that it stands for.
+    pub fn machine(self) -> Option<(Arch, BootMode)> {
+        match self {
+            Self::Bios => Some((Arch::Amd64, BootMode::Bios)),
+            Self::UefiX64 | Self::HttpX64 => Some((Arch::Amd64, BootMode::Uefi)),
+            Self::UefiArm64 | Self::HttpArm64 => Some((Arch::Arm64, BootMode::Uefi)),
+            Self::Other(_) => None,
         }
     }
 }
@@ -66,6 +80,8 @@ pub struct Client {
     pub arch: Option<ClientArch>,
     /// Whether it is iPXE (option 77).
     pub ipxe: bool,
+    /// The machine's UUID by SMBIOS (option 97): the same on all its interfaces.
+    pub uuid: Option<Uuid>,
 }
 
 impl Client {
@@ -89,8 +105,25 @@ impl Client {
             Some(DhcpOption::UserClass(bytes)) => is_ipxe(bytes),
             _ => false,
         };
-        Self { class, boot, arch: arch.map(ClientArch::from), ipxe }
+        let uuid = match options.get(OptionCode::ClientMachineIdentifier) {
+            Some(DhcpOption::ClientMachineIdentifier(bytes)) => machine_uuid(bytes),
+            _ => None,
+        };
+        Self { class, boot, arch: arch.map(ClientArch::from), ipxe, uuid }
     }
+
+    /// Whether it wants to boot from the network.
+    pub fn boots(&self) -> bool {
+        self.boot.is_some() || self.ipxe
+    }
+}
+
+/// RFC 4578, 2.3: type 0, and the UUID as SMBIOS has it, whose first three fields are little-endian. Firmware that was given
+/// none says so with zeros or ones.
+fn machine_uuid(option: &[u8]) -> Option<Uuid> {
+    let (kind, bytes) = option.split_first()?;
+    let uuid = Uuid::from_bytes_le(bytes.try_into().ok()?);
+    (*kind == 0 && !uuid.is_nil() && !uuid.is_max()).then_some(uuid)
 }
 
 /// iPXE writes its user class as plain text; RFC 3004 wants a length before each class. Relays and proxies rewrite it.
@@ -131,6 +164,23 @@ mod tests {
         assert_eq!(bios.arch, Some(ClientArch::Bios));
         let linux = client([class("udhcp 1.36.1")]);
         assert_eq!((linux.boot, linux.arch, linux.ipxe), (None, None, false));
+    }
+
+    #[test]
+    fn a_machine_is_known_by_its_uuid_where_it_has_one() {
+        let of =
+            |bytes: Vec<u8>| client([DhcpOption::ClientMachineIdentifier(bytes)]).uuid.map(|uuid| uuid.to_string());
+        let bytes = hex::decode("0033221100554477668899aabbccddeeff").unwrap();
+        assert_eq!(of(bytes.clone()).as_deref(), Some("00112233-4455-6677-8899-aabbccddeeff"));
+        for bad in [
+            vec![],
+            vec![0; 17],
+            [&[0][..], &[0xff; 16]].concat(),
+            [&[1][..], &bytes[1..]].concat(),
+            bytes[..16].into(),
+        ] {
+            assert_eq!(of(bad.clone()), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -5,8 +5,11 @@
 //! boot table; every message is an event, with the reason where it was not answered.
 
 mod client;
+mod listen;
 mod respond;
 
+pub use client::{BootClass, Client, ClientArch};
+pub use listen::{Heard, Listener};
 pub use respond::{DhcpConfig, Service};
 
 use super::BootTable;
@@ -22,6 +25,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Clients older than RFC 2131 take nothing smaller than a BOOTP message (RFC 1542, 2.1).
@@ -68,6 +72,7 @@ pub struct DhcpServer {
     proxy: Option<UdpSocket>,
     table: BootTable,
     events: EventBus,
+    heard: Option<mpsc::Sender<Heard>>,
 }
 
 impl DhcpServer {
@@ -75,7 +80,7 @@ impl DhcpServer {
     pub fn bind(config: DhcpConfig, table: BootTable, events: EventBus) -> Result<Self, DhcpError> {
         let open = |service: Service| {
             let port = service.port();
-            socket(&config.interface, port).map_err(|source| DhcpError::Bind {
+            socket(&config.interface, port, Sharing::Alone).map_err(|source| DhcpError::Bind {
                 port,
                 interface: config.interface.clone(),
                 source,
@@ -86,7 +91,12 @@ impl DhcpServer {
             DhcpMode::Proxy => Some(open(Service::Proxy)?),
             DhcpMode::Reservation | DhcpMode::External => None,
         };
-        Ok(Self { config, main, proxy, table, events })
+        Ok(Self { config, main, proxy, table, events, heard: None })
+    }
+
+    /// Tells of every client's message, whoever sent it, before it is answered or not.
+    pub fn telling(self, heard: mpsc::Sender<Heard>) -> Self {
+        Self { heard: Some(heard), ..self }
     }
 
     /// Serves until `cancel` is cancelled.
@@ -113,6 +123,10 @@ impl DhcpServer {
             Ok(message) => message,
             Err(error) => return tracing::debug!("no DHCP message from {source}: {error}"),
         };
+        if let (Some(sender), Some(heard)) = (&self.heard, Heard::of(&message)) {
+            // Clients repeat themselves: what is lost when nobody keeps up is no loss.
+            let _ = sender.try_send(heard);
+        }
         let Some(exchange) = respond(&self.config, &self.table, service, &message, source) else { return };
         if let (Some(_), Some(address)) = (&exchange.machine, respond::wanted(&message)) {
             self.table.seen_at(exchange.mac, address);
@@ -161,9 +175,19 @@ async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(u
     }
 }
 
-/// A socket that hears broadcasts of one interface only. Not shared: two DHCP servers on one port would both answer.
-fn socket(interface: &str, port: u16) -> io::Result<UdpSocket> {
+/// Who else may have a socket's port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Nobody: two DHCP servers on one port would both answer.
+    Alone,
+    /// Whoever shares it too.
+    Shared,
+}
+
+/// A socket that hears broadcasts of one interface only.
+fn socket(interface: &str, port: u16, sharing: Sharing) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(sharing == Sharing::Shared)?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.set_broadcast(true)?;
     socket.set_nonblocking(true)?;

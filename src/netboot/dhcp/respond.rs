@@ -91,6 +91,16 @@ fn asked(message: &Message) -> Option<Ipv4Addr> {
     }
 }
 
+/// The client that a message is of, and what it says. `None`: not a client's message at all (BOOTP, another server's answer,
+/// no Ethernet).
+pub fn sender(message: &Message) -> Option<(MacAddr, MessageType)> {
+    // The length before the address: dhcproto cuts the address to a length that it has not checked.
+    if message.opcode() != Opcode::BootRequest || message.htype() != HType::Eth || message.hlen() != 6 {
+        return None;
+    }
+    Some((MacAddr(message.chaddr().try_into().ok()?), message.opts().msg_type()?))
+}
+
 /// Decides. `None`: not a client's message at all (BOOTP, another server's answer, no Ethernet).
 pub fn respond(
     config: &DhcpConfig,
@@ -99,12 +109,7 @@ pub fn respond(
     message: &Message,
     source: SocketAddrV4,
 ) -> Option<Exchange> {
-    // The length before the address: dhcproto cuts the address to a length that it has not checked.
-    if message.opcode() != Opcode::BootRequest || message.htype() != HType::Eth || message.hlen() != 6 {
-        return None;
-    }
-    let mac = MacAddr(message.chaddr().try_into().ok()?);
-    let kind = message.opts().msg_type()?;
+    let (mac, kind) = sender(message)?;
     let client = Client::of(message.opts());
     let entry = table.get(mac);
     let machine = entry.as_ref().map(|entry| entry.machine.clone());

@@ -21,24 +21,47 @@ pub async fn claim(
     Json(claim): Json<Claim>,
 ) -> Result<Json<WorkOrder>, Refusal> {
     let machine = shared.table.get(claim.mac).map(|entry| entry.machine);
-    let accepted = EventKind::AgentClaimed {
-        client: client.ip(),
-        arch: claim.facts.arch,
-        firmware: claim.facts.firmware,
-        memory_bytes: claim.facts.memory_bytes,
-        disks: claim.facts.disks.len(),
-    };
+    let accepted = accepted(client, &claim);
     match shared.installations.claim(claim).await {
         Ok(order) => {
             shared.events.emit(Some(&order.machine), accepted);
             Ok(Json(order))
         }
-        Err(error) => {
-            let kind = EventKind::AgentRefused { client: client.ip(), error: crate::cli::chain(&error) };
-            shared.events.emit(machine.as_deref(), kind);
-            Err(refuse(&error))
-        }
+        Err(error) => Err(turned_away(&shared, client, machine, &error)),
     }
+}
+
+/// `POST /agent/v1/inventory`: a one-time token, and what the machine is.
+pub async fn inventory(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    Json(claim): Json<Claim>,
+) -> Result<StatusCode, Refusal> {
+    let machine = shared.table.get(claim.mac).map(|entry| entry.machine);
+    let accepted = accepted(client, &claim);
+    match shared.installations.inventory(claim).await {
+        Ok(()) => {
+            shared.events.emit(machine.as_deref(), accepted);
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Err(error) => Err(turned_away(&shared, client, machine, &error)),
+    }
+}
+
+fn accepted(client: SocketAddr, claim: &Claim) -> EventKind {
+    EventKind::AgentClaimed {
+        client: client.ip(),
+        arch: claim.facts.arch,
+        firmware: claim.facts.firmware,
+        memory_bytes: claim.facts.memory_bytes,
+        disks: claim.facts.disks.len(),
+    }
+}
+
+fn turned_away(shared: &Shared, client: SocketAddr, machine: Option<String>, error: &InstallationError) -> Refusal {
+    let kind = EventKind::AgentRefused { client: client.ip(), error: crate::cli::chain(error) };
+    shared.events.emit(machine.as_deref(), kind);
+    refuse(error)
 }
 
 /// `POST /agent/v1/report`: what the agent with this session says.

@@ -15,6 +15,7 @@ pub use script::ScriptError;
 
 use super::BootTable;
 use super::installations::Installations;
+use crate::agent::protocol::Task;
 use crate::event::EventBus;
 use crate::pki::{Identity, PkiError};
 use axum::Router;
@@ -49,6 +50,8 @@ pub struct HttpConfig {
     pub agent_port: u16,
     /// Certificate of the agent's API.
     pub identity: Identity,
+    /// What machines are started for.
+    pub task: Task,
     /// Files by their path below `/artifacts/`.
     pub artifacts: BTreeMap<String, ServedFile>,
     /// Files by their name below `/images/`.
@@ -126,6 +129,7 @@ fn agent_routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/agent/v1/claim", post(agent_api::claim))
         .route("/agent/v1/report", post(agent_api::report))
+        .route("/agent/v1/inventory", post(agent_api::inventory))
         .layer(DefaultBodyLimit::max(LARGEST_MESSAGE))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), exchange::observe))
         .with_state(shared)
@@ -158,6 +162,7 @@ impl HttpServer {
             format!("http://{}:{}", config.address, port(&plain, config.http_port)),
             format!("https://{}:{}", config.address, port(&agent, config.agent_port)),
             config.identity.fingerprint()?,
+            config.task,
         )?;
         let (artifacts, images, metrics) = (config.artifacts, config.images, Metrics::default());
         let shared = Shared { table, events, installations, artifacts, images, scripts, metrics };

@@ -4,6 +4,7 @@
 //! marks before it is rendered.
 
 use super::Shared;
+use crate::agent::protocol::{Task, cmdline};
 use crate::event::EventKind;
 use crate::hardware::{Arch, MacAddr};
 use crate::netboot::BootEntry;
@@ -39,18 +40,23 @@ pub struct Scripts {
     base: String,
     agent_url: String,
     certificate: String,
+    task: Option<String>,
 }
 
 impl Scripts {
     /// `base` is the plain server's address, `certificate` the fingerprint of the agent API's.
-    pub fn new(base: String, agent_url: String, certificate: String) -> Result<Self, ScriptError> {
+    pub fn new(base: String, agent_url: String, certificate: String, task: Task) -> Result<Self, ScriptError> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).keep_trailing_newline(true).build()?);
         templates.add_template("boot", include_str!("../../../templates/ipxe/boot.ipxe"))?;
         templates.add_template("local", include_str!("../../../templates/ipxe/local.ipxe"))?;
         templates.add_template("chain", include_str!("../../../templates/ipxe/chain.ipxe"))?;
-        Ok(Self { templates, base, agent_url, certificate })
+        let task = match task {
+            Task::Install => None,
+            Task::Inventory => Some(format!("{}={}", cmdline::TASK, Task::INVENTORY)),
+        };
+        Ok(Self { templates, base, agent_url, certificate, task })
     }
 
     /// Loads kernel, initramfs and agent, and starts them with this token.
@@ -65,6 +71,7 @@ impl Scripts {
             mac => mac,
             address => entry.address.to_string(),
             gateway => entry.gateway.to_string(),
+            task => &self.task,
             kernel => format!("boot/{}/vmlinuz", entry.arch),
             initrds => [format!("boot/{}/initramfs.cpio.zst", entry.arch), format!("boot/{}/agent.cpio.zst", entry.arch)],
             console => match entry.arch {
@@ -154,8 +161,12 @@ mod tests {
         }
     }
 
+    fn scripts_for(task: Task) -> Scripts {
+        Scripts::new("http://10.0.0.1:8080".into(), "https://10.0.0.1:8443".into(), "ab".repeat(32), task).unwrap()
+    }
+
     fn scripts() -> Scripts {
-        Scripts::new("http://10.0.0.1:8080".into(), "https://10.0.0.1:8443".into(), "ab".repeat(32)).unwrap()
+        scripts_for(Task::Install)
     }
 
     /// METALGATE_BLESS=1 writes the files anew.
@@ -165,6 +176,7 @@ mod tests {
         let scripts = scripts();
         for (name, script) in [
             ("boot", scripts.boot(&entry("node-1"), &token).unwrap()),
+            ("inventory", scripts_for(Task::Inventory).boot(&entry("node-1"), &token).unwrap()),
             ("local", scripts.local(&entry("node-1")).unwrap()),
             ("chain", scripts.chain().unwrap()),
         ] {

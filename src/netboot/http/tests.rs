@@ -1,7 +1,7 @@
 //! Both servers on loopback, against curl.
 
 use super::*;
-use crate::agent::protocol::{Claim, Report, WorkOrder};
+use crate::agent::protocol::{Claim, Report, Task, WorkOrder};
 use crate::event::EventKind;
 use crate::netboot::installations::InstallationError;
 use crate::netboot::table::tests::entry;
@@ -86,6 +86,7 @@ async fn serve() -> Fixture {
         http_port: 0,
         agent_port: 0,
         identity: authority.issue(&request).unwrap(),
+        task: Task::Install,
         artifacts: BTreeMap::from([
             ("boot/amd64/vmlinuz".into(), file.clone()),
             ("ipxe/amd64/snponly.efi".into(), file),

@@ -5,7 +5,10 @@
 //! network is the boundary.
 
 mod account;
+mod inventory;
 mod service;
+
+pub use inventory::{Drive, Inventory, Nic};
 
 use super::{Bmc, BmcError, BmcIdentity, BootDevice, Clock, EXTRAS, Examination, SETTLE, settle};
 use crate::hardware::{BootMode, PowerState};

@@ -64,22 +64,6 @@ pub(super) fn name(
     cluster::unique_name(reader, fields, what, seen, names::dns_label)
 }
 
-/// Texts, each read by a rule; no two alike.
-pub(super) fn texts(
-    reader: &mut Reader,
-    value: &Value,
-    rule: fn(&str) -> Result<String, Problem>,
-) -> Option<Vec<String>> {
-    items(reader, value, |reader, item, seen| {
-        let text = reader.parse(item, rule)?;
-        if !seen.insert(text.clone()) {
-            reader.refuse(&item.range, Problem::new(format!("`{text}` is given twice")));
-            return None;
-        }
-        Some(text)
-    })
-}
-
 pub(super) fn optional_texts(
     reader: &mut Reader,
     fields: &mut Fields,
@@ -87,7 +71,7 @@ pub(super) fn optional_texts(
     rule: fn(&str) -> Result<String, Problem>,
 ) -> Option<Vec<String>> {
     match reader.optional(fields, field) {
-        Some(value) => texts(reader, &value, rule),
+        Some(value) => cluster::texts(reader, &value, rule),
         None => Some(Vec::new()),
     }
 }

@@ -1,11 +1,12 @@
 //! Where clients come in.
 
-use super::fields::{name, port, some, texts, word};
+use super::fields::{name, port, some, word};
 use super::{Context, rules, supported};
 use crate::diagnostic::Problem;
 use crate::gateway::capabilities::Feature;
 use crate::gateway::model::{Listener, ListenerTls, Protocol, ProviderName};
 use crate::names;
+use crate::spec::cluster;
 use crate::spec::reader::{Reader, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +81,7 @@ fn listener_tls(reader: &mut Reader, value: &Value, hostname: Option<&str>) -> O
     let secret = secret?;
     let generate = match (&secret, generate) {
         (None, Some(value)) => {
-            let names = texts(reader, &value, rules::certificate_name);
+            let names = cluster::texts(reader, &value, rules::certificate_name);
             let names = some(reader, &value, names)?;
             if let Some(hostname) = hostname.filter(|hostname| !rules::covers(&names, hostname)) {
                 let problem = Problem::new(format!("the certificate would not be good for the listener's {hostname}"));

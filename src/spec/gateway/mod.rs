@@ -29,11 +29,13 @@ struct Context {
 /// Reads the mapping.
 pub(super) fn read(reader: &mut Reader, value: &Value) -> Option<Gateway> {
     let mut fields = reader.fields(value)?;
-    let provider = reader.required(&mut fields, "provider").and_then(|value| planes::provider(reader, &value));
-    let Some(provider) = provider else {
-        // What the rest may say depends on the provider.
+    let Some(given) = reader.optional(&mut fields, "provider") else {
+        let problem = Problem::new(format!("`{}` has no `provider`", value.name));
+        reader.refuse(&value.range, problem.hint("provider: {name: envoy-gateway}, or {name: kong-hybrid}"));
         return None;
     };
+    // What the rest may say depends on the provider.
+    let provider = planes::provider(reader, &given)?;
     let namespace = match reader.optional(&mut fields, "namespace") {
         Some(value) => reader.parse(&value, names::dns_label),
         None => Some(String::from(match provider.name {
