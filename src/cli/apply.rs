@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The cluster's spec
+    /// The cluster's spec, or EKS Anywhere's documents
     #[arg(short, long, value_name = "cluster.yaml")]
     filename: PathBuf,
     /// The inventory

@@ -26,7 +26,7 @@ enum What {
 
 #[derive(clap::Args)]
 struct ClusterArgs {
-    /// The cluster's spec
+    /// The cluster's spec, or EKS Anywhere's documents
     #[arg(short, long, value_name = "cluster.yaml")]
     filename: PathBuf,
     /// The inventory

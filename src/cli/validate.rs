@@ -16,7 +16,7 @@ const MAX_INVENTORY: u64 = 64 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The cluster's spec
+    /// The cluster's spec, or EKS Anywhere's documents
     #[arg(short, long, value_name = "cluster.yaml")]
     filename: PathBuf,
     /// The inventory
@@ -225,7 +225,15 @@ mod tests {
         })
     }
 
+    const EKS_ANYWHERE: &str =
+        include_str!("../../hardware-examples/eks-anywhere/accepted/worker-groups/ClusterSpec.yml");
+
     proptest! {
+        #[test]
+        fn no_damage_to_documents_of_eks_anywhere_makes_their_reader_panic(spec in damaged(EKS_ANYWHERE, 8)) {
+            show(examine(&spec, CSV.as_bytes()));
+        }
+
         #[test]
         fn no_bytes_make_a_reader_panic(spec in prop::collection::vec(any::<u8>(), 0..600), csv in prop::collection::vec(any::<u8>(), 0..600)) {
             show(examine(&spec, &csv));

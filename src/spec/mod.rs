@@ -166,8 +166,8 @@ fn hide_secrets(source: &mut Source) {
         let host = text[begin..].split(|c: char| c.is_whitespace() || "/,\"'".contains(c)).next()?;
         Some(begin..begin + host.rfind('@')?)
     });
-    // EKS Anywhere's licence, also where the field is misspelt.
-    let licences = text.match_indices("licen").filter_map(|(at, _)| {
+    // EKS Anywhere's licence, also where the end of the field's name is misspelt.
+    let licences = text.match_indices("licenseTok").filter_map(|(at, _)| {
         let line = text[at..].lines().next().unwrap_or_default();
         Some(at + line.find(':')? + 1..at + line.len())
     });

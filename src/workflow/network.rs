@@ -202,7 +202,7 @@ mod tests {
             let spec = Provisioning { interface: None, address: None, dhcp, http_port: 8080, agent_port: 8443 };
             own_place(&spec, &inventory.machines).map_err(|error| error.to_string())
         };
-        let none = found("192.0.2").unwrap_err();
-        assert!(none.contains("has an address in the machines' network 192.0.2.0/24"), "{none}");
+        let none = found("198.51.100").unwrap_err();
+        assert!(none.contains("has an address in the machines' network 198.51.100.0/24"), "{none}");
     }
 }

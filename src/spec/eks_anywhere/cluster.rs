@@ -127,7 +127,7 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>, target: &mut Targe
     refused(reader, &mut fields);
     reader.finish(fields);
     let (external, endpoint, cert_sans, arguments, control_plane) = match control_plane {
-        Some(read) => (read.external, read.endpoint, read.cert_sans, read.arguments, read.group),
+        Some(read) => (read.external, read.endpoint, read.cert_sans, read.arguments, Some(read.group)),
         None => (false, None, None, None, None),
     };
     let arguments = arguments.zip(issuer).map(|(given, issuer)| given.into_iter().chain(issuer).collect());
@@ -243,11 +243,10 @@ fn without_effect(reader: &mut Reader, fields: &mut Fields) {
         ("authenticate", Shape::Flag),
         ("insecureSkipVerify", Shape::Flag),
     ]);
-    let admin = "machines fetch everything from this one";
+    let admin = "machines fetch everything from the admin machine";
     let why = format!("{admin}; what pods pull later needs a proxy in the image's containerd.service");
     unused::warn(reader, fields, "proxyConfiguration", &proxy, &why);
-    let why =
-        format!("{admin}, which `metalgate artifacts fill --from mirror` can fill; pods name the mirror themselves");
+    let why = format!("{admin}, container images too; pods of yours name the mirror themselves");
     unused::warn(reader, fields, "registryMirrorConfiguration", &mirror, &why);
     unused::warn(reader, fields, "machineHealthCheck", &HEALTH_CHECK, groups::HEALTH);
     let why = "metalgate has no curated packages: install what you need with its own charts or manifests";

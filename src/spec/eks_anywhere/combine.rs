@@ -85,7 +85,8 @@ fn version(reader: &mut Reader, parts: &Parts, images: &[&OsImage]) -> Option<St
         reader.refuse(&image.range, problem.hint(format!("EKS Anywhere wants {minor} in the image's name")));
     }
     let found = version.full.clone().or_else(|| image::patch_release(&images.first()?.text, minor));
-    if found.is_none() {
+    // That there is no image was said already; with it, its name may say the release.
+    if found.is_none() && !images.is_empty() {
         let problem = Problem::new(format!("which patch release of {minor} is not said anywhere"));
         let hint = format!(
             "add the annotation `{KUBERNETES_VERSION}: v{minor}.N` to the Cluster; `metalgate artifacts list` shows what \

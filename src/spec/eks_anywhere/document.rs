@@ -113,7 +113,7 @@ pub fn sort<'n>(reader: &mut Reader, documents: &'n [yaml::Document]) -> Vec<Doc
         let first = sorted.iter().find(|one| one.kind == read.kind && one.name.is_some() && one.name == read.name);
         if let Some(first) = first {
             let line = reader.source.line(first.range.start);
-            let message = format!("there are two documents {}; the first one begins near line {line}", read.called());
+            let message = format!("{} is given twice; the first time in line {line}", read.called());
             reader.refuse(&read.range, Problem::new(message).hint("keep one of them"));
             continue;
         }

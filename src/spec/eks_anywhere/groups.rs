@@ -18,7 +18,8 @@ pub const HEALTH_CHECK: Shape = Shape::Fields(&[
 pub const HEALTH: &str = "a machine that failed is replaced by a spare; a node that falls ill later is not";
 const ROLLING_UPDATE: Shape = Shape::Fields(&[("maxSurge", Shape::Number), ("maxUnavailable", Shape::Number)]);
 const KUBELET: &str = "kubelet's settings are the same on all nodes here, and not to be chosen";
-const KUBELET_HINT: &str = "leave it out; kubelet's drop-in directory on the nodes can change them afterwards";
+const KUBELET_HINT: &str =
+    "leave it out; the ConfigMap kubelet-config in kube-system is there to be changed afterwards, for all nodes";
 
 /// A reference to another document.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ pub struct MachineGroup<'n> {
 
 /// The control plane, with what else its configuration says.
 pub struct ControlPlane<'n> {
-    pub group: Option<MachineGroup<'n>>,
+    pub group: MachineGroup<'n>,
     pub endpoint: Option<(Ipv4Addr, Range<usize>)>,
     pub external: bool,
     pub cert_sans: Option<Vec<String>>,
@@ -99,7 +100,9 @@ pub fn control_plane<'n>(reader: &mut Reader, value: &Value<'n>) -> Option<Contr
     let why = "admission plugins look at every request here";
     unused::warn(reader, &mut fields, "skipAdmissionForSystemResources", &Shape::Flag, why);
     let group = group(reader, fields, value, Some(String::from(CONTROL_PLANE)), count, None);
-    Some(ControlPlane { group: Some(group), endpoint, external: external?, cert_sans, arguments })
+    // One that is neither true nor false was refused.
+    let external = external.unwrap_or_default();
+    Some(ControlPlane { group, endpoint, external, cert_sans, arguments })
 }
 
 fn endpoint(reader: &mut Reader, value: &Value) -> Option<(Ipv4Addr, Range<usize>)> {

@@ -34,7 +34,7 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>) -> Option<Machine<
     let spec = document.spec.as_ref()?;
     let mut fields = reader.fields(spec)?;
     let selector = hardware::read(reader, &mut fields, document);
-    let family = family(reader, &mut fields, document);
+    let family = family(reader, &mut fields);
     let image = image::take(reader, &mut fields, document);
     let users = reader.required(&mut fields, "users");
     let users = users.and_then(|value| Some((self::users(reader, &value)?, value.range)));
@@ -47,18 +47,14 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>) -> Option<Machine<
     Some(Machine { selector, family, image, users, ntp_servers, template })
 }
 
-fn family(reader: &mut Reader, fields: &mut Fields, document: &Document) -> Option<(OsFamily, Range<usize>)> {
-    let bottlerocket = |message: &str| {
-        Problem::new(format!("{message}, which has neither cloud-init nor SSH of its own, and metalgate uses both"))
+fn family(reader: &mut Reader, fields: &mut Fields) -> Option<(OsFamily, Range<usize>)> {
+    let bottlerocket = || {
+        Problem::new("Bottlerocket has neither cloud-init nor SSH of its own, and metalgate needs both")
             .hint("take an image with them: `osFamily: ubuntu` or `redhat`, and its `osImageURL`")
     };
-    let Some(value) = given(reader, fields, "osFamily") else {
-        let message = format!("{} has no `osFamily`, and so is Bottlerocket", document.called());
-        reader.refuse(&document.range, bottlerocket(&message));
-        return None;
-    };
+    let value = reader.required(fields, "osFamily")?;
     let family = reader.parse(&value, |text| match text {
-        "bottlerocket" => Err(bottlerocket("this is Bottlerocket")),
+        "bottlerocket" => Err(bottlerocket()),
         _ => values::word(text, "an OS family", &[("ubuntu", OsFamily::Ubuntu), ("redhat", OsFamily::RedHat)]),
     })?;
     Some((family, value.range))

@@ -107,12 +107,13 @@ fn only_one<'n>(reader: &mut Reader, clusters: Vec<Read<'_, 'n, Cluster<'n>>>) -
 /// The document that is referred to.
 fn find<T>(reader: &mut Reader, reference: &Reference, kind: Kind, documents: &mut [Read<T>]) -> Option<usize> {
     let wanted = kind.as_str();
-    if let Some(given) = &reference.kind
-        && reader.text(given)? != wanted
-    {
-        let message = format!("`{}` has to be {wanted}", given.name);
-        reader.refuse(&given.range, Problem::new(message).hint("metalgate installs servers, nothing else"));
-        return None;
+    if let Some(given) = &reference.kind {
+        let text = reader.text(given)?;
+        if text != wanted {
+            let message = format!("`{}` has to be {wanted}, not {text}", given.name);
+            reader.refuse(&given.range, Problem::new(message));
+            return None;
+        }
     }
     let name = reader.text(&reference.name)?;
     let found = documents.iter().position(|one| one.document.name.as_deref() == Some(name));
@@ -169,12 +170,12 @@ fn identity_providers(
             arguments = None;
             continue;
         }
-        if std::mem::replace(&mut has_oidc, true) {
+        let index = find(reader, reference, Kind::Oidc, oidc);
+        if index.is_some() && std::mem::replace(&mut has_oidc, true) {
             let problem = Problem::new("more than one OIDCConfig is referred to");
             reader.refuse(&reference.name.range, problem.hint("the API server's flags know one issuer"));
             arguments = None;
         }
-        let index = find(reader, reference, Kind::Oidc, oidc);
         let flags = index.and_then(|index| oidc[index].content.clone());
         arguments = arguments.zip(flags).map(|(given, flags)| given.into_iter().chain(flags).collect());
     }
