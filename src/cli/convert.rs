@@ -51,6 +51,9 @@ fn write(cluster: &ClusterSpec, comments: &[String], output: Option<&Path>, over
             Err(Failure::Input(format!("error: {} is there already; --overwrite replaces it\n", path.display())))
         }
         Err(error) => Err(Failure::Failed(format!("cannot write {}: {error}", path.display()).into())),
-        Ok(()) => Ok(eprintln!("wrote {}", path.display())),
+        Ok(()) => {
+            eprintln!("wrote {}", path.display());
+            Ok(())
+        }
     }
 }
