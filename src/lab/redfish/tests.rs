@@ -260,6 +260,11 @@ async fn faults_come_and_go() {
     assert_eq!(get().await, StatusCode::UNAUTHORIZED);
     bench.fault.send_replace(Fault::Error);
     assert_eq!(get().await, StatusCode::INTERNAL_SERVER_ERROR);
+    bench.fault.send_replace(Fault::ReadOnly);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!(bench.reset("On").await, StatusCode::FORBIDDEN);
+    let account = bench.send("GET", "/AccountService/Accounts/1", Value::Null).await.1;
+    assert_eq!(account["RoleId"], "ReadOnly");
     for silent in [Fault::Hang, Fault::Slow] {
         bench.fault.send_replace(silent);
         assert!(tokio::time::timeout(Duration::from_millis(200), get()).await.is_err());

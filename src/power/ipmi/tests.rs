@@ -123,6 +123,14 @@ fn power_states() {
 }
 
 #[test]
+fn the_clock_of_the_event_log() {
+    assert_eq!(sel_time(" 00 2f 92 6a\n"), Timestamp::from_second(0x6a92_2f00).ok());
+    for nonsense in ["", " 00 2f 92\n", " 00 2f 92 6a 00", "Unable to send RAW command"] {
+        assert_eq!(sel_time(nonsense), None, "{nonsense:?}");
+    }
+}
+
+#[test]
 fn what_a_bmc_says_of_itself() {
     let text = "Device ID                 : 32\nFirmware Revision         : 1.73\nIPMI Version              : 2.0\n\
                 Manufacturer ID           : 10876\nManufacturer Name         : Supermicro\n\

@@ -3,6 +3,7 @@
 mod peer;
 
 use super::*;
+use crate::power::Role;
 use peer::{Answer, Peer, RESET, SYSTEM, hang_up, json, refusal, system, text};
 
 const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
@@ -310,4 +311,48 @@ async fn a_machine_without_a_virtual_cd_drive() {
     let error = Peer::new().await.client().insert_media("http://10.0.0.1/x.iso").await.unwrap_err();
     assert!(matches!(error, BmcError::Unsupported { .. }), "{error:?}");
     assert!(error.to_string().ends_with("cannot use virtual media: it has no virtual CD drive"), "{error}");
+}
+
+/// A service with other people's accounts, which it does not show, and ours with this role.
+async fn with_account(role: &str, privileges: Value) -> Peer {
+    let link = |path: &str| json!({ "@odata.id": path });
+    let root = json!({ "Systems": link("/redfish/v1/Systems"), "AccountService": link("/accounts") });
+    let ours = json!({ "UserName": "admin", "RoleId": role, "Links": { "Role": link("/roles/ours") } });
+    Peer::new()
+        .await
+        .on("GET /redfish/v1/", [json(200, root)])
+        .on("GET /accounts", [json(200, json!({ "Accounts": link("/accounts/list") }))])
+        .on("GET /accounts/list", [json(200, json!({ "Members": [link("/accounts/1"), link("/accounts/2")] }))])
+        .on("GET /accounts/1", [refusal(403, "Insufficient privilege.")])
+        .on("GET /accounts/2", [json(200, ours)])
+        .on("GET /roles/ours", [json(200, json!({ "AssignedPrivileges": privileges }))])
+}
+
+#[tokio::test]
+async fn a_role_is_judged_by_its_privileges_unless_redfish_defines_it() {
+    for (name, privileges, suffices) in [
+        ("Operator", json!([]), true),
+        ("ReadOnly", json!(["Login", "ConfigureComponents"]), false),
+        ("Deploy", json!(["Login", "ConfigureComponents"]), true),
+        ("Audit", json!(["Login", "ConfigureSelf"]), false),
+    ] {
+        let role = with_account(name, privileges).await.client().examine().await.unwrap().role;
+        assert_eq!(role, Some(Role { name: name.to_owned(), suffices }));
+    }
+}
+
+#[tokio::test]
+async fn what_a_bmc_does_not_tell_is_not_known_and_no_error() {
+    let examined = Peer::new().await.client().examine().await.unwrap();
+    assert_eq!(examined, Examination { power: PowerState::On, boots_from: None, role: None, clock: None });
+    let manager = json!({ "DateTime": "2026-11-21T12:00:00+02:00" });
+    let system = json!({
+        "PowerState": "Off",
+        "Boot": { "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Hdd", "Usb"] },
+        "Links": { "ManagedBy": [{ "@odata.id": "/manager" }] },
+    });
+    let peer = Peer::new().await.on(&get(SYSTEM), [json(200, system)]).on("GET /manager", [json(200, manager)]);
+    let examined = peer.client().examine().await.unwrap();
+    assert_eq!((examined.power, examined.boots_from), (PowerState::Off, Some(vec![BootDevice::Disk])));
+    assert_eq!(examined.clock.map(|clock| clock.at.to_string()).as_deref(), Some("2026-11-21T10:00:00Z"));
 }
