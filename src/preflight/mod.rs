@@ -134,11 +134,7 @@ pub async fn run(subject: &Subject<'_>, skip: &[Name]) -> Report {
         subject.events.emit(None, EventKind::Count { what, done, total });
         found.into_iter().map(move |finding| (name, finding))
     });
-    let report = Report::new(futures::future::join_all(checks).await.into_iter().flatten());
-    for (check, finding) in report.findings() {
-        subject.events.emit(None, EventKind::Checked { check: *check, finding: finding.clone() });
-    }
-    report
+    Report::new(futures::future::join_all(checks).await.into_iter().flatten())
 }
 
 #[cfg(test)]

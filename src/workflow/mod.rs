@@ -113,6 +113,25 @@ struct Run {
 }
 
 impl Run {
+    /// A run that has not begun.
+    fn new(request: Request, work_dir: WorkDir, events: EventBus) -> Self {
+        Self {
+            request,
+            work_dir,
+            events,
+            cancel: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            network: None,
+            manifest: None,
+            supplies: None,
+            handed_over: false,
+            image: None,
+            cluster: None,
+            context: None,
+            installer_key: None,
+        }
+    }
+
     /// Ends boot services and controllers.
     async fn stop_services(&mut self) {
         self.cancel.cancel();
@@ -162,22 +181,7 @@ pub async fn create(
     if work_dir.join(delete::PLAN).exists() {
         return Err(RunError::BeingDeleted(request.spec.name));
     }
-    let services = CancellationToken::new();
-    let mut run = Run {
-        request,
-        work_dir,
-        events: events.clone(),
-        cancel: services.clone(),
-        tasks: JoinSet::new(),
-        network: None,
-        manifest: None,
-        supplies: None,
-        handed_over: false,
-        image: None,
-        cluster: None,
-        context: None,
-        installer_key: None,
-    };
+    let mut run = Run::new(request, work_dir, events.clone());
     let phases = if run.work_dir.join(pivot::SELF_MANAGED).exists() { SELF_MANAGED } else { PHASES };
     let mut result = Ok(());
     for phase in phases {

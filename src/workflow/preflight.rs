@@ -5,7 +5,7 @@
 
 use super::work_dir::{WorkDir, WorkDirError};
 use super::{Phase, PhaseResult, Request, Run, network};
-use crate::event::EventBus;
+use crate::event::{EventBus, EventKind};
 use crate::preflight::{self, Report, Subject};
 use async_trait::async_trait;
 use std::path::Path;
@@ -30,7 +30,11 @@ impl Phase for Preflight {
             place: run.network.clone(),
             image: run.image.as_ref().map(|image| image.file.path.as_path()),
         };
-        Ok(preflight::run(&subject, &run.request.skip).await.into_result()?)
+        let report = preflight::run(&subject, &run.request.skip).await;
+        for (check, finding) in report.findings() {
+            run.events.emit(None, EventKind::Checked { check: *check, finding: finding.clone() });
+        }
+        Ok(report.into_result()?)
     }
 }
 
@@ -45,4 +49,63 @@ pub async fn alone(request: &Request, work_dir: &Path, events: &EventBus) -> Res
     let place = network::find(request).ok();
     let subject = Subject { request, work_dir, events, place, image: None };
     Ok(preflight::run(&subject, &request.skip).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::Provider;
+    use crate::preflight::Name;
+    use crate::workflow::board::Board;
+    use clap::ValueEnum;
+
+    /// A run whose interface this machine has not, with every check left out but these.
+    fn run(dir: &Path, checks: &[Name]) -> Run {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware-examples/accepted/uefi-and-bios");
+        let input = crate::cli::validate::load(&example.join("cluster.yaml"), &example.join("hardware.csv"));
+        let mut input = input.unwrap_or_else(|found| panic!("{}", found.render(false)));
+        input.spec.provisioning.interface = Some(String::from("nowhere0"));
+        let request = Request {
+            spec: input.spec,
+            machines: input.machines,
+            plan: input.plan,
+            artifacts: dir.to_owned(),
+            metalgate: std::env::current_exe().unwrap(),
+            bootstrap: Provider::Embedded,
+            skip: Name::value_variants().iter().copied().filter(|name| !checks.contains(name)).collect(),
+        };
+        let work_dir = WorkDir::open(&dir.join("work")).unwrap();
+        Run::new(request, work_dir, EventBus::default())
+    }
+
+    /// What `status` shows as not checked after the phase, and how that ended.
+    async fn outcome(checks: &[Name]) -> (Vec<Name>, PhaseResult) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = run(dir.path(), checks);
+        let mut events = run.events.subscribe();
+        let result = Preflight.run(&mut run).await;
+        let seen: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+        (Board::of(&seen).not_checked.into_keys().collect(), result)
+    }
+
+    #[tokio::test]
+    async fn what_was_left_out_is_on_the_board_and_what_failed_ends_the_run() {
+        let (not_checked, result) = outcome(&[]).await;
+        assert_eq!(not_checked, Name::value_variants());
+        result.unwrap();
+        let (not_checked, result) = outcome(&[Name::Interface, Name::Dhcp]).await;
+        assert_eq!(not_checked.len(), Name::value_variants().len() - 2);
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("2 things are in the way"), "{error}");
+        assert!(error.contains("this machine has no interface `nowhere0`"), "{error}");
+        assert!(error.contains("nowhere0 is no Ethernet interface of this machine"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_run_under_way_is_not_disturbed() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = run(dir.path(), &[]);
+        let busy = alone(&run.request, run.work_dir.path(), &run.events).await.unwrap_err();
+        assert!(matches!(busy, WorkDirError::Busy(_)), "{busy}");
+    }
 }
