@@ -38,7 +38,7 @@ enum What {
 #[derive(clap::Args)]
 struct OutputArg {
     /// Write to this file, which must not be there yet [default: stdout]
-    #[arg(short, long = "output", value_name = "FILE")]
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
     path: Option<PathBuf>,
 }
 

@@ -100,6 +100,31 @@ fn redfish_tells_what_the_machine_has() {
 }
 
 #[test]
+fn an_inventory_is_made_of_what_bmcs_tell() {
+    among_peers(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = format!("{UEFI},admin,{PASSWORD}\n{TLS}/,admin,wrong\n{IPMI},admin,{PASSWORD}\n");
+        std::fs::write(dir.path().join("bmcs.csv"), format!("bmc_ip,bmc_username,bmc_password\n{rows}")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_metalgate"))
+            .current_dir(dir.path())
+            .args(["generate", "hardware", "--bmc", "bmcs.csv", "--addresses", "10.20.0.20-10.20.0.60/24"])
+            .output()
+            .unwrap();
+        let (csv, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{said}");
+        let (mac, network) = (Witness("uefi").mac(), "255.255.255.0,,,,");
+        let rows: Vec<&str> = csv.lines().skip(1).collect();
+        assert_eq!(rows.len(), 3, "{csv}");
+        let first = format!("node-1,{UEFI},admin,{PASSWORD},{mac},10.20.0.20,{network}");
+        assert!(rows[0].starts_with(&first) && rows[0].ends_with(",uefi"), "{csv}");
+        assert_eq!(rows[1], format!("node-2,{TLS},admin,wrong,,10.20.0.21,{network},,,"));
+        assert!(rows[2].starts_with("node-3,") && rows[2].ends_with(",ipmi,,"), "{csv}");
+        assert!(said.contains("refuses user `admin`") && said.contains("IPMI does not tell"), "{said}");
+        assert!(!said.contains(PASSWORD) && !said.contains("wrong"), "{said}");
+    });
+}
+
+#[test]
 fn redfish_starts_a_bios_machine_from_the_network() {
     let _machine = alone(&PLAIN);
     among_peers(async || {

@@ -85,6 +85,11 @@ fn mappings<'s>(
     found
 }
 
+/// A place without the numbers of list items: what stands there is read by the same code in every example.
+fn kind_of_place(at: &str) -> String {
+    at.split('/').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join("/")
+}
+
 /// The fields that the reader knows in the mapping at `at`: it lists them where one is unknown.
 fn known_to_the_reader(kind: Kind, document: &Value, at: &str) -> BTreeSet<String> {
     let mut document = document.clone();
@@ -109,10 +114,13 @@ fn objects(schema: &Value) -> Vec<&Map<String, Value>> {
 fn the_schema_has_the_fields_that_the_reader_knows_and_no_others() {
     for kind in [Kind::Cluster, Kind::GatewayStack] {
         let root = schema(kind);
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut places) = (BTreeSet::new(), BTreeSet::new());
         for document in documents(kind) {
             assert!(!found(kind, &document).has_errors(), "{}", found(kind, &document).render(false));
             for (at, fields) in mappings(&root, &root, &document, String::new()) {
+                if !places.insert(kind_of_place(&at)) {
+                    continue;
+                }
                 let of_schema: BTreeSet<String> = fields.keys().cloned().collect();
                 assert_eq!(of_schema, known_to_the_reader(kind, &document, &at), "{kind:?} {at}");
                 seen.insert(std::ptr::from_ref(fields));
@@ -133,6 +141,7 @@ fn what_has_to_be_there_has_to_be_there_for_both() {
     ] {
         let root = schema(kind);
         let validator = jsonschema::validator_for(&root).unwrap();
+        let mut places = BTreeSet::new();
         for document in documents {
             assert!(validator.is_valid(&document), "{:?}", validator.iter_errors(&document).next());
             for (at, fields) in mappings(&root, &root, &document, String::new()) {
@@ -141,7 +150,8 @@ fn what_has_to_be_there_has_to_be_there_for_both() {
                 assert!(!validator.is_valid(&more), "{kind:?} {at}");
                 for field in fields.keys() {
                     let (mut less, path) = (document.clone(), format!("{at}/{field}"));
-                    if less.pointer_mut(&at).unwrap().as_object_mut().unwrap().remove(field).is_none() {
+                    let removed = less.pointer_mut(&at).unwrap().as_object_mut().unwrap().remove(field);
+                    if removed.is_none() || !places.insert(kind_of_place(&path)) {
                         continue;
                     }
                     let (found, valid) = (found(kind, &less), validator.is_valid(&less));
