@@ -123,12 +123,10 @@ pub fn alike<T: Clone + PartialEq>(
     what: &str,
     of: impl Fn(&Machine) -> Option<(T, Range<usize>)>,
 ) -> Option<T> {
-    let all: Vec<(&Document, Option<(T, Range<usize>)>)> =
-        parts.used_machines().map(|(document, machine)| (document, of(machine))).collect();
     let mut first: Option<(&Document, T)> = None;
     let mut right = true;
-    for (document, one) in all {
-        match (one, &first) {
+    for (document, machine) in parts.used_machines() {
+        match (of(machine), &first) {
             (None, _) => right = false,
             (Some((value, _)), None) => first = Some((document, value)),
             (Some((value, range)), Some((other, wanted))) if value != *wanted => {

@@ -110,17 +110,8 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>, target: &mut Targe
         None => Some(Vec::new()),
     };
     let datacenter = reader.required(&mut fields, "datacenterRef").and_then(|value| groups::reference(reader, &value));
-    let identity_providers = match given(reader, &mut fields, "identityProviderRefs") {
-        Some(value) => reader.items(&value).unwrap_or_default(),
-        None => Vec::new(),
-    };
-    let identity_providers = identity_providers.iter().filter_map(|item| groups::reference(reader, item)).collect();
-    let git_ops = given(reader, &mut fields, "gitOpsRef");
-    if let Some(value) = &git_ops {
-        let hint = "point your GitOps tool at the cluster's own API once it stands";
-        reader.warn(&value.range, Problem::new(format!("`{}` has no effect here", value.name)).hint(hint));
-    }
-    let git_ops = git_ops.and_then(|value| groups::reference(reader, &value));
+    let identity_providers = identity_providers(reader, &mut fields);
+    let git_ops = git_ops(reader, &mut fields);
     let issuer = issuer(reader, &mut fields);
     management_cluster(reader, &mut fields, document);
     without_effect(reader, &mut fields);
@@ -154,6 +145,19 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>, target: &mut Targe
         identity_providers,
         git_ops,
     })
+}
+
+fn identity_providers<'n>(reader: &mut Reader, fields: &mut Fields<'n>) -> Vec<Reference<'n>> {
+    let Some(value) = given(reader, fields, "identityProviderRefs") else { return Vec::new() };
+    let items = reader.items(&value).unwrap_or_default();
+    items.iter().filter_map(|item| groups::reference(reader, item)).collect()
+}
+
+fn git_ops<'n>(reader: &mut Reader, fields: &mut Fields<'n>) -> Option<Reference<'n>> {
+    let value = given(reader, fields, "gitOpsRef")?;
+    let hint = "point your GitOps tool at the cluster's own API once it stands";
+    reader.warn(&value.range, Problem::new(format!("`{}` has no effect here", value.name)).hint(hint));
+    groups::reference(reader, &value)
 }
 
 /// EKS Anywhere names a minor version; which patch release it is, its own releases say.

@@ -37,7 +37,7 @@ impl<'d, 'n> Parts<'d, 'n> {
         let clusters = all(reader, documents, Kind::Cluster, |reader, one| cluster::read(reader, one, target));
         let mut datacenters = all(reader, documents, Kind::Datacenter, datacenter::read);
         let mut machines = all(reader, documents, Kind::Machine, machine::read);
-        let mut templates = all(reader, documents, Kind::Template, |reader, one| Some(template::read(reader, one)));
+        let mut templates = all(reader, documents, Kind::Template, template::read);
         let mut oidc = all(reader, documents, Kind::Oidc, identity::oidc);
         let mut aws_iam = only_names(reader, documents, Kind::AwsIam, &identity::AWS_IAM);
         let cluster = only_one(reader, clusters)?;

@@ -30,14 +30,12 @@ const STEP: [(&str, Shape); 8] = [
     ("pid", Shape::Text),
 ];
 
-/// Reads the document.
-pub fn read(reader: &mut Reader, document: &Document) {
-    let Some(spec) = &document.spec else { return };
-    let Some(mut fields) = reader.fields(spec) else { return };
+/// Reads the document; there is nothing in it to be kept.
+pub fn read(reader: &mut Reader, document: &Document) -> Option<()> {
+    let mut fields = reader.fields(document.spec.as_ref()?)?;
     let template = reader.required(&mut fields, "template");
     reader.finish(fields);
-    let Some(template) = template else { return };
-    let Some(mut fields) = reader.fields(&template) else { return };
+    let mut fields = reader.fields(&template?)?;
     for (field, shape) in
         [("version", Shape::Text), ("name", Shape::Text), ("id", Shape::Text), ("global_timeout", Shape::Number)]
     {
@@ -47,10 +45,10 @@ pub fn read(reader: &mut Reader, document: &Document) {
     }
     let tasks = given(reader, &mut fields, "tasks");
     reader.finish(fields);
-    let tasks = tasks.and_then(|tasks| reader.items(&tasks)).unwrap_or_default();
-    for value in &tasks {
+    for value in &reader.items(&tasks?)? {
         task(reader, value);
     }
+    None
 }
 
 fn task(reader: &mut Reader, value: &Value) {
