@@ -32,9 +32,8 @@ settings() {
     . "$files/settings"
     name=$METALGATE_RACK_NAME
     network=metalgate-$name
-    # What both ends of the cable are called: 15 characters are all that an interface's name may have.
+    # An interface's name has 15 characters at most.
     bridge=mgv-$name
-    interface=$bridge
     pool=/var/lib/libvirt/images/$network
     artifacts=${METALGATE_ARTIFACTS:-$HOME/.cache/metalgate/artifacts}
     prefix=${METALGATE_RACK_SUBNET%.0/24}
@@ -43,7 +42,7 @@ settings() {
 # alive FILE: whether the process is there whose id is in FILE, and is the one that wrote it.
 alive() {
     local pid started
-    [ -e "$1" ] && read -r pid started <"$1" && [ "$(started_at "$pid")" = "$started" ]
+    [ -e "$1" ] && read -r pid started <"$1" && [ -n "$started" ] && [ "$(started_at "$pid")" = "$started" ]
 }
 
 # The kernel's own number for when a process started, because an id alone may be another's by now; nothing if it has ended.
@@ -81,24 +80,25 @@ libvirt() {
 }
 
 network() {
-    virsh net-info "$network" >/dev/null 2>&1 && return
     # Isolated and without DHCP: that is metalgate's part.
-    virsh --quiet net-define /dev/stdin <<-END
+    virsh net-info "$network" >/dev/null 2>&1 || virsh --quiet net-define /dev/stdin <<-END
 	<network>
 	  <name>$network</name>
 	  <bridge name='$bridge' stp='off' delay='0'/>
 	  <ip address='$prefix.1' netmask='255.255.255.0'/>
 	</network>
 	END
-    virsh --quiet net-start "$network"
+    # After a reboot of the host, it is there but not up.
+    virsh net-list --name | grep -q "^ *$network *$" || virsh --quiet net-start "$network"
 }
 
 # A place of their own for disks and firmware settings, so that nothing else is ever removed with them.
 pool() {
-    virsh pool-info "$network" >/dev/null 2>&1 && return
-    virsh --quiet pool-define-as "$network" dir --target "$pool"
-    virsh --quiet pool-build "$network"
-    virsh --quiet pool-start "$network"
+    if ! virsh pool-info "$network" >/dev/null 2>&1; then
+        virsh --quiet pool-define-as "$network" dir --target "$pool"
+        virsh --quiet pool-build "$network"
+    fi
+    virsh pool-list --name | grep -q "^ *$network *$" || virsh --quiet pool-start "$network"
 }
 
 # bmc MACHINE UUID PORT: a Redfish service that knows this one machine.
@@ -155,7 +155,7 @@ spec() {
 	first = lambda kind: next((one for one in found if one["kind"] == kind and one["arch"] == "amd64"), None)
 	image, kubeadm = first("os-image"), first("kubeadm")
 	print(jinja2.Template(template.read_text()).render(
-	    name="$name", endpoint="$prefix.10", interface="$interface", user="ops",
+	    name="$name", endpoint="$prefix.10", interface="$bridge", user="ops",
 	    public_key=pathlib.Path("$files/id_ed25519.pub").read_text().strip(), workers=$(wc -l <"$files/machines") - 1,
 	    kubernetes=kubeadm and kubeadm["version"],
 	    image=image and {"url": "file:" + image["path"], "sha256": image["sha256"]}))
@@ -215,10 +215,13 @@ status() {
 
 down() {
     settings
+    libvirt
     if has_domain admin || any_machine; then return; fi
     while read -r machine _; do
         stop "bmc-$machine"
     done <"$files/machines"
+    # After a reboot of the host, nothing of it is up; all of it is removed.
+    virsh --quiet pool-start "$network" 2>/dev/null || true
     if virsh --quiet pool-refresh "$network" 2>/dev/null; then
         # Firmware settings: vagrant-libvirt leaves them.
         virsh vol-list "$network" | awk 'NR > 2 && NF {print $1}' | xargs -r -n1 virsh --quiet vol-delete --pool "$network"
@@ -227,7 +230,7 @@ down() {
         virsh --quiet pool-undefine "$network"
     fi
     if virsh net-info "$network" >/dev/null 2>&1; then
-        virsh --quiet net-destroy "$network"
+        virsh --quiet net-destroy "$network" 2>/dev/null || true
         virsh --quiet net-undefine "$network"
     fi
     stop libvirtd
