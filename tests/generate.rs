@@ -212,7 +212,9 @@ fn discovered() -> Value {
             "product": null, "serial": null, "nics": nics, "disks": disks})
     };
     let found = |mac: &str, boots: bool, second: u32, facts: Value| {
-        json!({"mac": mac, "uuid": null, "client": null, "boots": boots, "arch": "amd64", "bootMode": "uefi",
+        // What the agent tells of the firmware counts more than what its DHCP client asked for.
+        let mode = if facts.is_null() { "uefi" } else { "bios" };
+        json!({"mac": mac, "uuid": null, "client": null, "boots": boots, "arch": "amd64", "bootMode": mode,
             "firstSeen": format!("2026-01-01T00:00:{second:02}Z"), "lastSeen": "2026-01-01T00:01:00Z", "facts": facts})
     };
     let (a, b, c) = ("52:54:00:aa:00:01", "52:54:00:aa:00:02", "52:54:00:aa:00:03");
