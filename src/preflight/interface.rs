@@ -71,6 +71,10 @@ impl Check for Interface {
 
 /// What sysfs shows of an interface and of all below it.
 fn look(sys: &Path, interface: &str) -> Vec<Finding> {
+    if !sys.join("class/net").join(interface).exists() {
+        let reason = format!("link and MTU of {interface}: /sys is of another network namespace, and does not show it");
+        return vec![Finding::skipped(reason)];
+    }
     let mut found = Vec::new();
     let read = |device: &str, name: &str| fs::read_to_string(sys.join("class/net").join(device).join(name)).ok();
     let bridge = sys.join("class/net").join(interface).join("bridge").exists();
@@ -181,5 +185,6 @@ mod tests {
         device("eno2", "1500\n", None);
         let verdict = |name: &str| look(sys.path(), name)[0].verdict;
         assert_eq!((verdict("eno1"), verdict("eno2")), (Verdict::Warning, Verdict::Failed));
+        assert_eq!(verdict("eno3"), Verdict::Skipped, "of another network namespace");
     }
 }
