@@ -1,7 +1,7 @@
 //! A cluster as its user sees it: kubectl, with the kubeconfig that `metalgate get kubeconfig` prints.
 
-use crate::rack::Rack;
-use crate::{LIMIT, metalgate};
+use crate::LIMIT;
+use crate::rack::{Rack, metalgate};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

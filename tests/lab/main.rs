@@ -5,21 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
 mod cluster;
+#[path = "../rack/mod.rs"]
 mod rack;
 
+use admin::processes;
 use cluster::{Kubectl, image};
 use metalgate::event::{Event, EventKind};
-use rack::{Rack, processes};
+use rack::Rack;
 use std::process::Command;
 use std::time::Duration;
 
 /// A machine that is emulated on a busy host takes minutes for what takes a server seconds.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
-
-fn metalgate() -> String {
-    std::env::var("METALGATE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_metalgate").to_owned())
-}
 
 const MACHINES: [(&str, &str); 2] = [("node1", "10.77.0.10"), ("node2", "10.77.0.11")];
 /// No machine's own: kube-vip holds it.
@@ -318,10 +317,8 @@ fn the_cluster_is_deleted(rack: &Rack, machines: &[&str]) {
 #[test]
 fn a_wrong_password_fails_the_machines_and_is_tried_once() {
     let rack = Rack::up("bmc", "bios,bios", &[]);
-    for (machine, fault) in [("node1", "wrong-password"), ("node2", "wrong-password")] {
-        let set =
-            Command::new(metalgate()).args(["lab", "fault", machine, fault, "--name", &rack.name]).output().unwrap();
-        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    for machine in ["node1", "node2"] {
+        rack.fault(machine, "wrong-password");
     }
     // Preflight finds it before anything is ordered.
     let (code, said) = rack.create("checked").end();

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../rack/mod.rs"]
 mod rack;
+mod wire;
 
 use pretty_assertions::assert_eq;
-use rack::{Rack, Stranger};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use wire::{Stranger, up};
 
 const FOREIGN: &str = "02:00:00:00:00:99";
 /// The rack's second machine.
@@ -18,7 +20,7 @@ const START: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_rack_that_is_ready_passes_every_check() {
-    let rack = Rack::up("uefi,bios");
+    let rack = up("uefi,bios");
     let report = rack.preflight(&["--skip", "artifacts"]);
     assert_eq!(report.code(), Some(0), "{}", report.stderr());
     let passed = ["interface", "dhcp", "addresses", "ports", "bmc"].map(|check| format!("{check} passed -"));
@@ -27,16 +29,7 @@ fn a_rack_that_is_ready_passes_every_check() {
     // The clock of the machine that tests run on may or may not be synchronized.
     assert!(verdicts[passed.len()..].iter().all(|verdict| verdict.starts_with("clock ")), "{verdicts:?}");
     assert!(!rack.work_dir().exists(), "it leaves nothing behind");
-    let text = rack
-        .inside(env!("CARGO_BIN_EXE_metalgate"))
-        .args(["preflight", "--skip", "artifacts", "--skip", "dhcp", "-f"])
-        .arg(rack.files().join("cluster.yaml"))
-        .arg("-z")
-        .arg(rack.files().join("hardware.csv"))
-        .arg("--work-dir")
-        .arg(rack.work_dir())
-        .output()
-        .unwrap();
+    let text = rack.about_files(&["preflight", "--skip", "artifacts", "--skip", "dhcp"], &[]).output().unwrap();
     let table = String::from_utf8_lossy(&text.stdout).into_owned();
     let has = |begin: &str, end: &str| table.lines().any(|line| line.starts_with(begin) && line.ends_with(end));
     assert!(has("dhcp       skipped  -", "left out by --skip"), "{table}");
@@ -45,7 +38,7 @@ fn a_rack_that_is_ready_passes_every_check() {
 
 #[test]
 fn another_dhcp_server_is_in_the_way_or_wanted() {
-    let rack = Rack::up("uefi,bios");
+    let rack = up("uefi,bios");
     let mut host = Stranger::new(&rack, FOREIGN, &["10.77.0.9/24"]);
     let dnsmasq = |host: &mut Stranger, more: &[&str]| {
         let common = ["-k", "-C", "/dev/null", "--port=0", "--dhcp-leasefile=/dev/null", "--pid-file=", "--user=root"];
@@ -88,7 +81,7 @@ fn another_dhcp_server_is_in_the_way_or_wanted() {
 
 #[test]
 fn whoever_has_an_address_is_found() {
-    let rack = Rack::up("uefi,bios");
+    let rack = up("uefi,bios");
     rack.edit("cluster.yaml", "host: 10.77.0.10", "host: 10.77.0.5");
     let foreign = Stranger::new(&rack, FOREIGN, &["10.77.0.10/24", "10.77.0.5/24", "10.77.0.1/24"]);
     // The second machine is on, and has its own address.
@@ -125,7 +118,7 @@ fn whoever_has_an_address_is_found() {
 
 #[test]
 fn ports_that_are_taken_are_all_named() {
-    let rack = Rack::up("bios");
+    let rack = up("bios");
     let spawn = |program: &str, args: &[&str]| {
         rack.inside(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
@@ -156,7 +149,7 @@ fn ports_that_are_taken_are_all_named() {
 
 #[test]
 fn what_is_wrong_with_bmcs_is_told_of_all_at_once() {
-    let rack = Rack::up("bios,bios,bios,bios,bios,bios");
+    let rack = up("bios,bios,bios,bios,bios,bios");
     for (machine, fault) in
         [("node1", "wrong-password"), ("node2", "hang"), ("node3", "read-only"), ("node4", "clock"), ("node5", "error")]
     {
@@ -189,7 +182,7 @@ fn what_is_wrong_with_bmcs_is_told_of_all_at_once() {
 
 #[test]
 fn a_network_for_small_frames_only_is_found() {
-    let rack = Rack::up("bios");
+    let rack = up("bios");
     // The gateway of the machines is another host, behind a port that takes less.
     let gateway = Stranger::new(&rack, FOREIGN, &["10.77.0.254/24"]);
     rack.edit("hardware.csv", "255.255.255.0,10.77.0.1,", "255.255.255.0,10.77.0.254,");
@@ -216,7 +209,7 @@ fn a_network_for_small_frames_only_is_found() {
 
 #[test]
 fn an_image_that_is_not_what_the_spec_says_is_found() {
-    let rack = Rack::up("bios");
+    let rack = up("bios");
     let image = rack.dir.path().join("image.raw.zst");
     let packed = Command::new("zstd").args(["-q", "-o"]).arg(&image).arg(rack.files().join("cluster.yaml")).status();
     assert!(packed.unwrap().success());

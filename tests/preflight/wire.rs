@@ -1,7 +1,7 @@
-//! A virtual rack whose machines stay off, a foreign host on its network, and `metalgate preflight` on its admin machine.
+//! A foreign host on a rack's network, and `metalgate preflight` on its admin machine.
 
+use crate::rack::Rack;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,65 +13,12 @@ fn ip(args: &[&str]) {
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn metalgate() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_metalgate"))
-}
-
-/// The rack; it is gone when this is dropped. The admin machine is 10.77.0.1, the machines are 10.77.0.10 and up.
-pub struct Rack {
-    pub name: String,
-    pub dir: tempfile::TempDir,
+/// A rack of small machines, which stay off.
+pub fn up(machines: &str) -> Rack {
+    Rack::up("p", machines, &["--memory", "256", "--disk", "1"])
 }
 
 impl Rack {
-    pub fn up(machines: &str) -> Self {
-        let name = format!("p{}x{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::Relaxed));
-        let rack = Self { name, dir: tempfile::tempdir().unwrap() };
-        let up = metalgate()
-            .args([
-                "lab",
-                "up",
-                "--name",
-                &rack.name,
-                "--machines",
-                machines,
-                "--memory",
-                "256",
-                "--disk",
-                "1",
-                "--dir",
-            ])
-            .arg(rack.files())
-            .output()
-            .unwrap();
-        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-        rack
-    }
-
-    pub fn files(&self) -> PathBuf {
-        self.dir.path().join("rack")
-    }
-
-    pub fn work_dir(&self) -> PathBuf {
-        self.dir.path().join("work")
-    }
-
-    pub fn namespace(&self) -> String {
-        format!("mg-{}", self.name)
-    }
-
-    /// A program on the admin machine.
-    pub fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(), program]);
-        command
-    }
-
-    pub fn fault(&self, machine: &str, fault: &str) {
-        let set = metalgate().args(["lab", "fault", machine, fault, "--name", &self.name]).output().unwrap();
-        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
-    }
-
     /// Replaces a text of a file that the rack has written.
     pub fn edit(&self, file: &str, from: &str, to: &str) {
         let path = self.files().join(file);
@@ -81,10 +28,7 @@ impl Rack {
     }
 
     pub fn preflight(&self, more: &[&str]) -> Report {
-        let mut command = self.inside(env!("CARGO_BIN_EXE_metalgate"));
-        command.args(["preflight", "--output", "json", "-f"]).arg(self.files().join("cluster.yaml"));
-        command.arg("--hardware-csv").arg(self.files().join("hardware.csv"));
-        command.arg("--work-dir").arg(self.work_dir()).args(more);
+        let mut command = self.about_files(&["preflight", "--output", "json"], more);
         let started = Instant::now();
         Report { output: command.output().unwrap(), took: started.elapsed() }
     }
@@ -94,13 +38,6 @@ impl Rack {
         let all = ["interface", "dhcp", "addresses", "ports", "bmc", "artifacts", "clock"];
         let skipped = all.iter().filter(|check| !checks.contains(check)).flat_map(|check| ["--skip", *check]);
         self.preflight(&skipped.collect::<Vec<_>>())
-    }
-}
-
-impl Drop for Rack {
-    fn drop(&mut self) {
-        let down = metalgate().args(["lab", "down", "--name", &self.name]).output().unwrap();
-        assert!(down.status.success() || std::thread::panicking(), "{}", String::from_utf8_lossy(&down.stderr));
     }
 }
 

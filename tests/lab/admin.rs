@@ -1,46 +1,15 @@
-//! A rack of virtual machines, and the admin machine's commands on it.
+//! What the admin machine does with a rack of virtual machines.
 
-use crate::{LIMIT, metalgate};
+use crate::LIMIT;
+use crate::rack::{Rack, metalgate};
 use metalgate::event::{Event, EventKind};
 use metalgate::workflow::journal;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A virtual rack in a folder of its own; it is gone when this is dropped.
-pub struct Rack {
-    pub name: String,
-    pub dir: tempfile::TempDir,
-}
-
 impl Rack {
-    pub fn up(name: &str, machines: &str, more: &[&str]) -> Self {
-        let rack = Self { name: format!("{name}{}", std::process::id()), dir: tempfile::tempdir().unwrap() };
-        let up = Command::new(metalgate())
-            .args(["lab", "up", "--name", &rack.name, "--machines", machines, "--dir"])
-            .arg(rack.files())
-            .args(more)
-            .output()
-            .unwrap();
-        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-        rack
-    }
-
-    pub fn files(&self) -> PathBuf {
-        self.dir.path().join("rack")
-    }
-
-    pub fn work_dir(&self) -> PathBuf {
-        self.dir.path().join("work")
-    }
-
-    pub fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("mg-{}", self.name), program]);
-        command
-    }
-
     /// Starts `create cluster`; what it says goes to files of this name.
     pub fn create(&self, run: &str) -> Create {
         self.create_with(run, &[])
@@ -49,10 +18,7 @@ impl Rack {
     /// The same with more arguments.
     pub fn create_with(&self, run: &str, more: &[&str]) -> Create {
         let output = |ending: &str| File::create(self.dir.path().join(format!("{run}.{ending}"))).unwrap();
-        let mut command = self.inside(&metalgate());
-        command.args(["create", "cluster", "--output", "json", "-f"]).arg(self.files().join("cluster.yaml"));
-        command.arg("--hardware-csv").arg(self.files().join("hardware.csv"));
-        command.arg("--work-dir").arg(self.work_dir()).args(more);
+        let mut command = self.about_files(&["create", "cluster", "--output", "json"], more);
         command.stdin(Stdio::null()).stdout(output("json")).stderr(output("log"));
         Create { child: command.spawn().unwrap(), log: self.dir.path().join(format!("{run}.log")) }
     }
@@ -104,10 +70,7 @@ impl Rack {
 
     /// What the lab says of a machine's power: `on` or `off`.
     pub fn power(&self, machine: &str) -> String {
-        let status = Command::new(metalgate())
-            .args(["lab", "status", "--output", "json", "--name", &self.name])
-            .output()
-            .unwrap();
+        let status = self.lab(&["status", "--output", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
         let machines = status["machines"].as_array().or(status.as_array()).unwrap().clone();
         let found = machines.into_iter().find(|one| one["name"] == machine).unwrap();
@@ -129,13 +92,6 @@ impl Rack {
         let disk = self.files().join(machine).join("disk.raw");
         std::io::Read::read_exact(&mut File::open(disk).unwrap(), &mut table).unwrap();
         table.iter().any(|byte| *byte != 0)
-    }
-}
-
-impl Drop for Rack {
-    fn drop(&mut self) {
-        let down = Command::new(metalgate()).args(["lab", "down", "--name", &self.name]).output().unwrap();
-        assert!(down.status.success() || std::thread::panicking(), "{}", String::from_utf8_lossy(&down.stderr));
     }
 }
 
