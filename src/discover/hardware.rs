@@ -3,27 +3,10 @@
 
 use super::{AddressRange, Asked, Found};
 use crate::hardware::{Arch, BootMode, Facts, MacAddr};
-use crate::inventory::{BmcAccess, BmcKind};
+use crate::inventory::{self, BmcAccess, BmcKind, Column, Row};
 use crate::power::Inventory;
 use crate::secret::Secret;
 use std::net::{IpAddr, Ipv4Addr};
-
-const HEADER: [&str; 14] = [
-    "hostname",
-    "bmc_ip",
-    "bmc_username",
-    "bmc_password",
-    "mac",
-    "ip_address",
-    "netmask",
-    "gateway",
-    "nameservers",
-    "labels",
-    "disk",
-    "bmc_type",
-    "arch",
-    "boot_mode",
-];
 
 /// What the user says of machines that cannot say it themselves.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +59,7 @@ pub fn make(found: &[Found], asked: &[Asked], wanted: &Wanted) -> Result<Made, c
     let mut left = distinct(&candidates);
     let mut machines: Vec<Machine> = asked.iter().map(|one| of_bmc(one, &mut left, &mut notes)).collect();
     machines.extend(left.into_iter().map(of_found));
-    let csv = write(&machines, wanted, &mut notes)?;
+    let csv = inventory::write(&rows(&machines, wanted, &mut notes))?;
     Ok(Made { csv, machines: machines.len(), notes })
 }
 
@@ -186,14 +169,13 @@ fn bmc_ip(bmc: &BmcAccess) -> String {
     host.to_owned()
 }
 
-fn write(machines: &[Machine], wanted: &Wanted, notes: &mut Vec<String>) -> Result<Secret<String>, csv::Error> {
+fn rows(machines: &[Machine], wanted: &Wanted, notes: &mut Vec<String>) -> Vec<Row> {
     let taken = wanted.gateway.into_iter().collect();
     let mut free = wanted.addresses.map(|range| range.free(taken));
     let nameservers: Vec<String> = wanted.nameservers.iter().map(IpAddr::to_string).collect();
     let gateway = wanted.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     let digits = machines.len().to_string().len();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(HEADER)?;
+    let mut rows = Vec::new();
     for (index, machine) in machines.iter().enumerate() {
         let hostname = format!("{}{:0digits$}", wanted.prefix, index + 1);
         let address = free.as_mut().and_then(Iterator::next);
@@ -211,23 +193,22 @@ fn write(machines: &[Machine], wanted: &Wanted, notes: &mut Vec<String>) -> Resu
                 String::new()
             }
         };
-        writer.write_record([
-            hostname,
-            bmc(bmc_ip),
-            bmc(|bmc| bmc.username.clone()),
-            bmc(|bmc| bmc.password.expose().clone()),
-            machine.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-            address.map(|address| address.addr().to_string()).unwrap_or_default(),
-            address.map(|address| address.netmask().to_string()).unwrap_or_default(),
-            gateway.clone(),
-            nameservers.join("|"),
-            wanted.labels.clone(),
-            disk,
-            bmc(|bmc| String::from(if bmc.kind == BmcKind::Ipmi { "ipmi" } else { "" })),
-            machine.arch.map(|arch| arch.to_string()).unwrap_or_default(),
-            machine.boot_mode.map(|mode| mode.to_string()).unwrap_or_default(),
-        ])?;
+        rows.push(vec![
+            (Column::Hostname, hostname),
+            (Column::BmcIp, bmc(bmc_ip)),
+            (Column::BmcUsername, bmc(|bmc| bmc.username.clone())),
+            (Column::BmcPassword, bmc(|bmc| bmc.password.expose().clone())),
+            (Column::Mac, machine.mac.map(|mac| mac.to_string()).unwrap_or_default()),
+            (Column::IpAddress, address.map(|address| address.addr().to_string()).unwrap_or_default()),
+            (Column::Netmask, address.map(|address| address.netmask().to_string()).unwrap_or_default()),
+            (Column::Gateway, gateway.clone()),
+            (Column::Nameservers, nameservers.join("|")),
+            (Column::Labels, wanted.labels.clone()),
+            (Column::Disk, disk),
+            (Column::BmcType, bmc(|bmc| String::from(if bmc.kind == BmcKind::Ipmi { "ipmi" } else { "" }))),
+            (Column::Arch, machine.arch.map(|arch| arch.to_string()).unwrap_or_default()),
+            (Column::BootMode, machine.boot_mode.map(|mode| mode.to_string()).unwrap_or_default()),
+        ]);
     }
-    let bytes = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
-    Ok(Secret::new(String::from_utf8_lossy(&bytes).into_owned()))
+    rows
 }

@@ -28,7 +28,7 @@ pub enum Column {
 use Column::*;
 
 /// Every column by its name; EKS Anywhere's first, then ours.
-const COLUMNS: [(Column, &str); 15] = [
+pub(super) const COLUMNS: [(Column, &str); 15] = [
     (Hostname, "hostname"),
     (BmcIp, "bmc_ip"),
     (BmcUsername, "bmc_username"),
@@ -45,6 +45,10 @@ const COLUMNS: [(Column, &str); 15] = [
     (Arch, "arch"),
     (BootMode, "boot_mode"),
 ];
+
+/// Columns that EKS Anywhere's inventories have.
+pub const COMMON: [Column; 11] =
+    [Hostname, BmcIp, BmcUsername, BmcPassword, Mac, IpAddress, Netmask, Gateway, Nameservers, Labels, Disk];
 
 /// Columns that every inventory has.
 pub const OF_MACHINES: [Column; 8] = [Hostname, Mac, IpAddress, Netmask, Gateway, Nameservers, Labels, Disk];
@@ -159,9 +163,7 @@ fn no_header(source: &Source, record: &Record) -> Diagnostic {
     });
     let hint = match other {
         Some((_, separator)) => format!("its columns are separated by {separator}; save it with commas"),
-        None => String::from(
-            "hostname,bmc_ip,bmc_username,bmc_password,mac,ip_address,netmask,gateway,nameservers,labels,disk",
-        ),
+        None => COMMON.map(Column::name).join(","),
     };
     Diagnostic::error(place, "the first line has to name the columns").hint(hint)
 }

@@ -2,7 +2,8 @@
 //!
 //! EKS Anywhere's columns as they are, plus ours. `table` makes cells of the file, `header` knows the columns, `values`
 //! and `bmc` say what cells have to look like, `rows` makes machines and holds the rows against each other. Passwords
-//! are never repeated in a message. `bmcs` reads a list of BMCs alone, for `discover`. Fed by the user's file; feeds `plan`. Pure: no clock, no network.
+//! are never repeated in a message. `bmcs` reads a list of BMCs alone, for `discover`; `write` makes a file of rows. Fed
+//! by the user's file; feeds `plan`. Pure: no clock, no network.
 
 mod bmc;
 mod bmcs;
@@ -10,9 +11,11 @@ mod header;
 mod rows;
 mod table;
 mod values;
+mod write;
 
 pub use bmcs::read_bmcs;
 pub use header::Column;
+pub use write::{Row, write};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use crate::hardware::{Arch, BootMode, DiskSelector, MacAddr};

@@ -5,6 +5,8 @@ use super::rack::{BMC_USER, Rack};
 use super::{LabError, at, host, network};
 use crate::hardware::BootMode;
 use crate::image::choice::ImageChoice;
+use crate::inventory::{self, Column};
+use crate::secret::Secret;
 use minijinja::{Environment, context};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
@@ -30,7 +32,7 @@ const SPEC_TEMPLATE: &str = include_str!("../../templates/lab/cluster.yaml.j2");
 /// Makes everything under the lab's directory.
 pub fn make(rack: &Rack, image: Option<&ImageChoice>) -> Result<(), LabError> {
     let public_key = write_ssh_key(rack)?;
-    write_private(&rack.dir.join(HARDWARE_CSV), &hardware_csv(rack)?)?;
+    write_private(&rack.dir.join(HARDWARE_CSV), hardware_csv(rack)?.expose())?;
     write_private(&rack.dir.join(CLUSTER_YAML), &cluster_yaml(rack, image, &public_key)?)?;
     write_private(&rack.dir.join(PXE_CLIENT_FILE), PXE_CLIENT)?;
     for machine in &rack.machines {
@@ -100,43 +102,25 @@ fn write_ssh_key(rack: &Rack) -> Result<String, LabError> {
 }
 
 /// The inventory: EKS Anywhere's columns and `boot_mode`.
-pub fn hardware_csv(rack: &Rack) -> Result<String, LabError> {
-    let failed = |reason: String| LabError::Options(format!("hardware.csv cannot be written: {reason}"));
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    let columns = [
-        "hostname",
-        "bmc_ip",
-        "bmc_username",
-        "bmc_password",
-        "mac",
-        "ip_address",
-        "netmask",
-        "gateway",
-        "nameservers",
-        "labels",
-        "disk",
-        "boot_mode",
-    ];
-    csv.write_record(columns).map_err(|error| failed(error.to_string()))?;
-    for machine in &rack.machines {
-        let row = [
-            machine.name.clone(),
-            machine.bmc_address.to_string(),
-            BMC_USER.to_owned(),
-            machine.bmc_password.expose().clone(),
-            machine.mac.to_string(),
-            machine.address.to_string(),
-            rack.subnet.netmask().to_string(),
-            rack.gateway().to_string(),
-            rack.gateway().to_string(),
-            format!("type={}", machine.role),
-            "/dev/vda".to_owned(),
-            machine.boot_mode.to_string(),
-        ];
-        csv.write_record(row).map_err(|error| failed(error.to_string()))?;
-    }
-    let bytes = csv.into_inner().map_err(|error| failed(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
+pub fn hardware_csv(rack: &Rack) -> Result<Secret<String>, LabError> {
+    let rows = rack.machines.iter().map(|machine| {
+        vec![
+            (Column::Hostname, machine.name.clone()),
+            (Column::BmcIp, machine.bmc_address.to_string()),
+            (Column::BmcUsername, BMC_USER.to_owned()),
+            (Column::BmcPassword, machine.bmc_password.expose().clone()),
+            (Column::Mac, machine.mac.to_string()),
+            (Column::IpAddress, machine.address.to_string()),
+            (Column::Netmask, rack.subnet.netmask().to_string()),
+            (Column::Gateway, rack.gateway().to_string()),
+            (Column::Nameservers, rack.gateway().to_string()),
+            (Column::Labels, format!("type={}", machine.role)),
+            (Column::Disk, String::from("/dev/vda")),
+            (Column::BootMode, machine.boot_mode.to_string()),
+        ]
+    });
+    inventory::write(&rows.collect::<Vec<_>>())
+        .map_err(|error| LabError::Options(format!("hardware.csv cannot be written: {error}")))
 }
 
 /// The spec. Without an image it names the one that `artifacts fill` will make, and leaves its sum to the user.
@@ -168,7 +152,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::rack::{RackOptions, tests::options};
     use super::*;
-    use crate::secret::Secret;
 
     fn image() -> ImageChoice {
         ImageChoice {
@@ -188,7 +171,7 @@ mod tests {
                         10.77.0.1,type=cp,/dev/vda,uefi\n\
                         node2,10.77.0.201,admin,\"a,\"\"b\",52:54:00:6d:67:02,10.77.0.11,255.255.255.0,10.77.0.1,\
                         10.77.0.1,type=worker,/dev/vda,bios\n";
-        assert_eq!(csv, expected);
+        assert_eq!(csv.expose(), expected);
     }
 
     #[test]
