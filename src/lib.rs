@@ -11,6 +11,7 @@ pub mod cli;
 pub mod controllers;
 pub mod diagnostic;
 pub mod discover;
+pub mod error;
 pub mod event;
 pub mod gateway;
 pub mod hardware;

@@ -74,7 +74,7 @@ pub async fn run(
     complete.inspect_err(|_| {
         // It would start, but nobody could log in.
         if let Err(error) = block_in_place(|| write::destroy(&target)) {
-            tracing::error!("the disk may still boot: {}", super::chain(&error));
+            tracing::error!("the disk may still boot: {}", crate::error::chain(&error));
         }
     })
 }
@@ -155,7 +155,7 @@ fn set_boot_entry(machine: &Machine, target: &Target, table: &Table, reporter: &
     match boot_entry::set(&Variables::new(variables), &esp, target.sector, machine.arch) {
         Ok(name) => tracing::info!("{name} starts the installed system, and is the first in the boot order"),
         Err(error) => {
-            tracing::warn!("no boot entry: {}; the firmware has to find the disk itself", super::chain(&error))
+            tracing::warn!("no boot entry: {}; the firmware has to find the disk itself", crate::error::chain(&error))
         }
     }
 }
@@ -246,7 +246,7 @@ mod tests {
         /// Fails in this step, with this in its chain, and leaves a disk that boots nothing.
         async fn fails(&self, step: Step, word: &str) {
             let error = self.install().await.unwrap_err();
-            let chain = crate::agent::chain(&error);
+            let chain = crate::error::chain(&error);
             assert!(error.step == step && chain.contains(word), "{chain}");
             let disk = self.content();
             assert!(write::blank(&disk[..MIB]) && write::blank(&disk[47 * MIB..]));

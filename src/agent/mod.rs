@@ -28,16 +28,3 @@ pub mod server;
 pub mod stream;
 pub mod verify;
 pub mod write;
-
-use std::error::Error;
-
-/// An error with everything that led to it, outermost first.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
-}

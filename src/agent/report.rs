@@ -78,7 +78,7 @@ impl Reporter {
                 Err(_) => PAUSE,
             };
             if let Err(error) = &sent {
-                tracing::warn!("a report was not taken: {}", super::chain(error));
+                tracing::warn!("a report was not taken: {}", crate::error::chain(error));
             }
             self.done(report, sent.is_err(), sent.is_err_and(|error| error.refused()));
             sleep(pause).await;

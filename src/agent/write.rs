@@ -208,7 +208,7 @@ impl Drop for Writer {
         }
         // The image's own copy of its partition table may be at the disk's end by now.
         if let Err(error) = destroy(&self.target) {
-            tracing::error!("the disk may still boot: {}", super::chain(&error));
+            tracing::error!("the disk may still boot: {}", crate::error::chain(&error));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage, spec or inventory.
 
 mod apply;
+mod arguments;
 mod artifacts;
 mod completions;
 mod convert;
@@ -23,11 +24,10 @@ mod supervise;
 pub mod validate;
 
 use crate::diagnostic::Diagnostics;
-use crate::workflow::work_dir::{self, WorkDirError};
+use crate::error::chain;
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -78,21 +78,6 @@ enum Command {
     Completions(completions::Args),
     /// Print the manual page, or write one page per command into a directory
     Man(man::Args),
-}
-
-/// Where a cluster's files are, for every command that needs them.
-#[derive(clap::Args)]
-pub struct WorkDirArg {
-    /// Where the cluster's files are kept [default: ~/.local/state/metalgate/NAME]
-    #[arg(long = "work-dir", value_name = "DIR")]
-    path: Option<PathBuf>,
-}
-
-impl WorkDirArg {
-    /// The directory of the cluster called `name`.
-    fn of(&self, name: &str) -> Result<PathBuf, WorkDirError> {
-        self.path.clone().map_or_else(|| work_dir::default_path(name), Ok)
-    }
 }
 
 /// How data is written to stdout.
@@ -176,18 +161,6 @@ pub async fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error and its sources, outermost first, each once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Cancelled by the first SIGINT or SIGTERM.

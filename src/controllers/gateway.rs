@@ -28,7 +28,7 @@ pub async fn keep(context: Arc<Context>, client: Client, cancel: CancellationTok
             Some(Ok(true)) => LOOK,
             Some(Ok(false)) => AGAIN,
             Some(Err(error)) => {
-                tracing::warn!("{}", crate::cli::chain(&error));
+                tracing::warn!("{}", crate::error::chain(&error));
                 AGAIN
             }
         };
@@ -53,7 +53,7 @@ async fn look(context: &Context, client: &Client) -> Result<bool, ReconcileError
         let stack = Stack { name: name.clone(), gateway };
         let (ready, message) = match reconcile_once(context, client, &stack).await {
             Ok(()) => (true, String::from("control plane, data planes and routes are in place")),
-            Err(error) => (false, crate::cli::chain(error.as_ref())),
+            Err(error) => (false, crate::error::chain(error.as_ref())),
         };
         all &= ready;
         let generation = cluster.metadata.generation.unwrap_or_default();

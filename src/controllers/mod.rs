@@ -277,7 +277,7 @@ fn retry<K>(_: Arc<K>, error: &ReconcileError, _: Arc<Context>) -> Action {
     match error {
         ReconcileError::Api(error) if error.is_conflict() => Action::requeue(Duration::from_millis(50)),
         error => {
-            tracing::warn!("{}", crate::cli::chain(error));
+            tracing::warn!("{}", crate::error::chain(error));
             Action::requeue(Duration::from_secs(2))
         }
     }

@@ -4,8 +4,10 @@
 use super::Stack;
 use super::certificates::STACK_LABEL;
 use super::diff::{self, Change};
+use super::model::SecretKey;
 use super::object::{Object, ObjectRef, Step};
 use super::readiness::{Readiness, readiness};
+use super::record::{self, KEPT};
 use crate::api::ApiError;
 use crate::api::apply::{self, ApplyError};
 use crate::kubeconfig::{self, ClientError};
@@ -19,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// How often an object is looked at that is not ready yet.
 const LOOK: Duration = Duration::from_secs(2);
-/// Kinds that outlive the gateway: they hold what belongs to others, too.
-const KEPT: [&str; 2] = ["Namespace", "CustomResourceDefinition"];
 
 /// Objects that could not be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -94,22 +94,9 @@ impl Clusters {
     pub async fn connect(here: Client, stack: &Stack) -> Result<Self, ClusterError> {
         let mut planes = BTreeMap::new();
         for plane in &stack.gateway.data_planes {
-            let Some(SecretPlace { secret, key }) = plane.kubeconfig.as_ref().map(SecretPlace::of) else { continue };
-            let api: Api<KubeSecret> = Api::namespaced(here.clone(), &stack.gateway.namespace);
-            let found = api.get_opt(secret).await.map_err(ApiError::of(format!("Secret {secret}")))?;
-            let text = found.and_then(|found| String::from_utf8(found.data?.get(key)?.0.clone()).ok());
-            let text = text.ok_or_else(|| ClusterError::NoKubeconfig {
-                plane: plane.name.clone(),
-                secret: secret.to_owned(),
-                key: key.to_owned(),
-            })?;
-            let client = kubeconfig::client(&Secret::new(text)).await;
-            let client = client.map_err(|source| ClusterError::Kubeconfig {
-                plane: plane.name.clone(),
-                secret: secret.to_owned(),
-                source,
-            })?;
-            planes.insert(plane.name.clone(), client);
+            if let Some(place) = &plane.kubeconfig {
+                planes.insert(plane.name.clone(), connect(&here, stack, &plane.name, place).await?);
+            }
         }
         Ok(Self { here, planes })
     }
@@ -123,14 +110,19 @@ impl Clusters {
     }
 }
 
-struct SecretPlace<'s> {
-    secret: &'s str,
-    key: &'s str,
-}
-
-impl<'s> SecretPlace<'s> {
-    fn of(place: &'s super::model::SecretKey) -> Self {
-        Self { secret: &place.secret, key: &place.key }
+/// Connects to the cluster of a data plane by the kubeconfig in a Secret beside the control plane.
+pub async fn connect(here: &Client, stack: &Stack, plane: &str, place: &SecretKey) -> Result<Client, ClusterError> {
+    let SecretKey { secret, key } = place.clone();
+    let api: Api<KubeSecret> = Api::namespaced(here.clone(), &stack.gateway.namespace);
+    let found = api.get_opt(&secret).await.map_err(ApiError::of(format!("Secret {secret}")))?;
+    let text = found.and_then(|found| String::from_utf8(found.data?.get(&key)?.0.clone()).ok());
+    let plane = plane.to_owned();
+    match text {
+        None => Err(ClusterError::NoKubeconfig { plane, secret, key }),
+        Some(text) => {
+            let client = kubeconfig::client(&Secret::new(text)).await;
+            client.map_err(|source| ClusterError::Kubeconfig { plane, secret, source })
+        }
     }
 }
 
@@ -240,10 +232,8 @@ pub async fn look(clusters: &Clusters, steps: &[Step]) -> Result<Vec<Look>, Clus
 /// What applying the steps would change, object by object.
 pub async fn rehearse(clusters: &Clusters, stack: &Stack, steps: &[Step]) -> Result<Vec<Change>, ClusterError> {
     let mut changes = Vec::new();
-    let mut wanted = Vec::new();
     for object in steps.iter().flat_map(|step| &step.objects) {
         let client = clusters.of(object.plane.as_deref())?;
-        wanted.push(object.reference());
         let planned = labelled(stack, object);
         let live = apply::current(client, &planned).await?;
         let live = live.and_then(|live| serde_json::to_value(live).ok());
@@ -255,64 +245,10 @@ pub async fn rehearse(clusters: &Clusters, stack: &Stack, steps: &[Step]) -> Res
         };
         changes.extend(diff::change(object.reference(), live.as_ref(), Some(&result)));
     }
-    for object in recorded(clusters, stack).await? {
-        if !wanted.contains(&object) {
-            changes.push(Change { object, lines: vec![String::from("- deleted")] });
-        }
+    for object in record::unwanted(clusters, stack, steps).await? {
+        changes.push(Change { object, lines: vec![String::from("- deleted")] });
     }
     Ok(changes)
-}
-
-/// Deletes what an earlier run has applied and the gateway no longer names, and records what it names now.
-pub async fn prune(clusters: &Clusters, stack: &Stack, steps: &[Step]) -> Result<Vec<ObjectRef>, ClusterError> {
-    let all = steps.iter().flat_map(|step| &step.objects).map(Object::reference);
-    let wanted: Vec<ObjectRef> = all.filter(|object| !KEPT.contains(&object.kind.as_str())).collect();
-    let mut deleted = Vec::new();
-    for object in recorded(clusters, stack).await?.into_iter().rev() {
-        if wanted.contains(&object) {
-            continue;
-        }
-        // Where the cluster of a data plane is no longer named, nobody can reach it.
-        if let Ok(client) = clusters.of(object.plane.as_deref()) {
-            apply::delete(
-                client,
-                &json!({
-                    "apiVersion": object.api_version, "kind": object.kind,
-                    "metadata": {"name": object.name, "namespace": object.namespace},
-                }),
-            )
-            .await?;
-            deleted.push(object);
-        }
-    }
-    record(clusters, stack, &wanted).await?;
-    Ok(deleted)
-}
-
-fn record_name(stack: &Stack) -> String {
-    stack.named("objects")
-}
-
-async fn record(clusters: &Clusters, stack: &Stack, objects: &[ObjectRef]) -> Result<(), ClusterError> {
-    let text = serde_json::to_string(objects).map_err(|_| ClusterError::Record(record_name(stack)))?;
-    let map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": record_name(stack), "namespace": stack.gateway.namespace},
-        "data": {"objects": text},
-    });
-    apply::document(&clusters.here, &labelled(stack, &Object::here(map))).await?;
-    Ok(())
-}
-
-/// What the last run has applied.
-async fn recorded(clusters: &Clusters, stack: &Stack) -> Result<Vec<ObjectRef>, ClusterError> {
-    let place = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": record_name(stack), "namespace": stack.gateway.namespace},
-    });
-    let Some(map) = apply::current(&clusters.here, &place).await? else { return Ok(Vec::new()) };
-    let text = map.data["data"]["objects"].as_str().unwrap_or_default();
-    serde_json::from_str(text).map_err(|_| ClusterError::Record(record_name(stack)))
 }
 
 /// Pods with labels that are not about to end.

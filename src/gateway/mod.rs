@@ -21,6 +21,7 @@ pub mod prove;
 pub mod reach;
 pub mod readiness;
 pub mod reconcile;
+mod record;
 
 use certificates::Wanted;
 use model::{Gateway, ProviderName};

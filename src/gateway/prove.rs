@@ -217,7 +217,7 @@ impl Canary {
                     }
                     format!("its last answer was {}", answer.status())
                 }
-                Err(error) => crate::cli::chain(error),
+                Err(error) => crate::error::chain(error),
             };
             if started.elapsed() > most {
                 let what = if there { "does not appear" } else { "does not disappear" };
@@ -263,7 +263,7 @@ pub async fn json(reach: &Reach, pod: &Pod, port: u16, path: &str) -> Result<ser
 /// A pod's answer with status 200.
 pub async fn text(reach: &Reach, pod: &Pod, port: u16, path: &str) -> Result<String, String> {
     let answer = reach.http(pod, port, None, get("localhost", path)).await;
-    let answer = answer.map_err(|error: ReachError| crate::cli::chain(&error))?;
+    let answer = answer.map_err(|error: ReachError| crate::error::chain(&error))?;
     match answer.status().as_u16() {
         200 => Ok(String::from_utf8_lossy(answer.body()).into_owned()),
         status => Err(format!("it answers {path} with {status}")),

@@ -7,8 +7,9 @@ use super::cluster::{self, ClusterError, Clusters};
 use super::definitions;
 use super::kong::admin::{Admin, AdminError};
 use super::kong::{self, entities};
-use super::model::ProviderName;
+use super::model::{ProviderName, SecretKey};
 use super::reach::Reach;
+use super::record;
 use super::{RenderError, Stack, envoy};
 use crate::api::ApiError;
 use crate::api::apply::{self, ApplyError};
@@ -142,9 +143,7 @@ async fn round(clusters: &Clusters, stack: &Stack, settings: &Settings<'_>) -> R
     if stack.gateway.provider.name == ProviderName::KongHybrid {
         configure_kong(clusters, stack, &store, settings).await?;
     }
-    for object in cluster::prune(clusters, stack, &steps).await? {
-        (settings.report)(&format!("deleted {object}, which is no longer wanted"));
-    }
+    record::prune(clusters, stack, &steps, settings.report).await?;
     Ok(authorities)
 }
 
@@ -180,12 +179,7 @@ async fn generated(store: &Store<'_>, stack: &Stack) -> Result<(), ReconcileErro
 }
 
 /// A value that the user keeps in a Secret.
-async fn value(
-    store: &Store<'_>,
-    stack: &Stack,
-    place: &super::model::SecretKey,
-    wanted_by: &str,
-) -> Result<String, ReconcileError> {
+async fn value(store: &Store<'_>, stack: &Stack, place: &SecretKey, wanted_by: &str) -> Result<String, ReconcileError> {
     let found = store.value(&place.secret, &place.key).await?;
     found.map(|text| text.trim_end_matches('\n').to_owned()).ok_or_else(|| ReconcileError::Missing {
         what: format!("Secret {}", place.secret),
@@ -237,7 +231,7 @@ async fn kong_secrets(
         let Some(secret) = secret_of_listener(stack, listener) else { continue };
         let mut pair = Vec::new();
         for key in ["tls.crt", "tls.key"] {
-            let place = super::model::SecretKey { secret: secret.clone(), key: key.to_owned() };
+            let place = SecretKey { secret: secret.clone(), key: key.to_owned() };
             pair.push(value(store, stack, &place, &format!("listener {}", listener.name)).await?);
         }
         if let [cert, key] = pair.as_slice() {

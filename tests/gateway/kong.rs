@@ -28,15 +28,23 @@ const DATA_PLANES: [&str; 2] = ["127.0.1.2", "127.0.1.3"];
 /// Whose turn it is to have these addresses.
 static ADDRESSES: Mutex<()> = Mutex::const_new(());
 
+/// The one of a second cluster.
+const FAR: &str = "127.0.1.4";
+/// What data planes in other clusters call the control plane, and its node port.
+const OUTSIDE: &str = "control.example.org";
+const NODE_PORT: u16 = 30805;
+
 /// The pods of Kong, and what they have been made of.
 struct Planes {
-    client: Client,
+    /// The clusters; the control plane is in the first one.
+    clusters: Vec<Client>,
     faults: Faults,
     mode: Mode,
     /// Sum of the certificates that the pods have started with, by Deployment.
     started: BTreeMap<String, String>,
     control_plane: Option<ControlPlane>,
-    data_planes: Vec<DataPlane>,
+    /// By the names of their pods.
+    data_planes: BTreeMap<String, DataPlane>,
     rolled: usize,
 }
 
@@ -53,7 +61,13 @@ fn variable(deployment: &Deployment, name: &str) -> Option<String> {
 impl Planes {
     /// One look at everything: a Deployment whose certificates have changed gets new pods.
     async fn sync(&mut self) {
-        for deployment in deployments(&self.client, NAMESPACE).await {
+        for client in self.clusters.clone() {
+            self.sync_cluster(&client).await;
+        }
+    }
+
+    async fn sync_cluster(&mut self, client: &Client) {
+        for deployment in deployments(client, NAMESPACE).await {
             let name = deployment.name_any();
             let template = &deployment.spec.as_ref().unwrap().template;
             let annotations = template.metadata.as_ref().and_then(|metadata| metadata.annotations.clone());
@@ -62,31 +76,31 @@ impl Planes {
                 .remove("metalgate.dev/certificates")
                 .expect("pods know their certificate");
             if self.started.get(&name) != Some(&sum) {
-                self.roll(&deployment, &name).await;
+                self.roll(client, &deployment, &name).await;
                 self.started.insert(name, sum);
             }
-            deployment_is_ready(&self.client, &deployment).await;
+            deployment_is_ready(client, &deployment).await;
         }
-        rest_is_done(&self.client, NAMESPACE).await;
+        rest_is_done(client, NAMESPACE).await;
     }
 
-    async fn identity(&self, deployment: &Deployment) -> (Identity, String) {
+    async fn identity(&self, client: &Client, deployment: &Deployment) -> (Identity, String) {
         let volumes = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap().volumes.clone().unwrap();
         let volume = volumes.into_iter().find(|volume| volume.name == "cluster").unwrap();
-        let values = secret(&self.client, NAMESPACE, &volume.secret.unwrap().secret_name.unwrap()).await.unwrap();
+        let values = secret(client, NAMESPACE, &volume.secret.unwrap().secret_name.unwrap()).await.unwrap();
         let text = |key: &str| String::from_utf8(values[key].clone()).unwrap();
         (Identity { cert: text("tls.crt"), key: text("tls.key") }, text("ca.crt"))
     }
 
     /// Who signs the certificates between the planes, where somebody does.
     async fn authority(&self) -> Option<Identity> {
-        let values = secret(&self.client, NAMESPACE, "edge-planes-ca").await?;
+        let values = secret(&self.clusters[0], NAMESPACE, "edge-planes-ca").await?;
         let text = |key: &str| String::from_utf8(values[key].clone()).unwrap();
         Some(Identity { cert: text("tls.crt"), key: text("tls.key") })
     }
 
-    async fn roll(&mut self, deployment: &Deployment, name: &str) {
-        let (identity, trust) = self.identity(deployment).await;
+    async fn roll(&mut self, client: &Client, deployment: &Deployment, name: &str) {
+        let (identity, trust) = self.identity(client, deployment).await;
         self.rolled += 1;
         if variable(deployment, "KONG_ROLE").as_deref() == Some("control_plane") {
             self.control_plane = None;
@@ -95,14 +109,19 @@ impl Planes {
             let mut settings = ControlPlaneSettings::new(admin, cluster, self.mode, identity, ca);
             settings.faults = self.faults.clone();
             self.control_plane = Some(ControlPlane::start(settings).await);
-            pod(&self.client, deployment, "control-plane-0", CONTROL_PLANE).await;
+            pod(client, deployment, "control-plane-0", CONTROL_PLANE).await;
             return;
         }
-        for (index, host) in DATA_PLANES.iter().enumerate() {
+        // By its Service, or from another cluster by its node port.
+        let control_plane = variable(deployment, "KONG_CLUSTER_CONTROL_PLANE").unwrap();
+        let (host, port) = control_plane.split_once(':').unwrap();
+        assert_eq!(host, if name == "edge-far" { OUTSIDE } else { "edge-cluster.kong.svc.cluster.local" });
+        let control_plane = address(CONTROL_PLANE, port.parse().unwrap());
+        let hosts: &[&str] = if name == "edge-far" { &[FAR] } else { &DATA_PLANES };
+        for (index, host) in hosts.iter().enumerate() {
             let hostname = format!("{name}-{index}");
             let (proxy, status) = (address(host, 8000), address(host, 8100));
             let server_name = variable(deployment, "KONG_CLUSTER_SERVER_NAME").unwrap_or_default();
-            let control_plane = address(CONTROL_PLANE, 8005);
             let (identity, trust) = (identity.clone(), trust.clone());
             let mut settings =
                 DataPlaneSettings::new(proxy, status, control_plane, &hostname, identity, trust, &server_name);
@@ -115,13 +134,12 @@ impl Planes {
             ]);
             settings.retry = Duration::from_millis(200);
             settings.ping_interval = Duration::from_secs(1);
-            if self.data_planes.len() == DATA_PLANES.len() {
-                // One after the other, as a rolling update does it.
-                drop(self.data_planes.remove(0));
-                remove_pod(&self.client, NAMESPACE, &hostname).await;
+            // One after the other, as a rolling update does it.
+            if self.data_planes.remove(&hostname).is_some() {
+                remove_pod(client, NAMESPACE, &hostname).await;
             }
-            self.data_planes.push(DataPlane::start(settings).await);
-            pod(&self.client, deployment, &hostname, host).await;
+            self.data_planes.insert(hostname.clone(), DataPlane::start(settings).await);
+            pod(client, deployment, &hostname, host).await;
         }
     }
 }
@@ -199,12 +217,12 @@ async fn lab(dir: &Path, cluster: &metalgate::bootstrap::BootstrapCluster, text:
     apply::document(&client, &key).await.unwrap();
     let faults = Faults::default();
     let planes = Planes {
-        client: client.clone(),
+        clusters: vec![client.clone()],
         faults: faults.clone(),
         mode,
         started: BTreeMap::new(),
         control_plane: None,
-        data_planes: Vec::new(),
+        data_planes: BTreeMap::new(),
         rolled: 0,
     };
     let planes = Arc::new(Mutex::new(planes));
@@ -391,5 +409,92 @@ async fn the_shared_certificate_connects_both_planes() {
     assert_done(&lab.run(&["apply", "--timeout", "2"]).await);
     assert_done(&lab.prove().await);
     node.abort();
+    cluster.stop().await;
+}
+
+/// What kube-proxy does for a node port.
+async fn node_port() -> tokio::task::JoinHandle<()> {
+    let listener = tokio::net::TcpListener::bind(address(CONTROL_PLANE, NODE_PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut outside, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(mut inside) = tokio::net::TcpStream::connect(address(CONTROL_PLANE, 8005)).await {
+                    // Either side may hang up as it likes.
+                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                }
+            });
+        }
+    })
+}
+
+/// The hybrid deployment: one control plane, data planes here and in a second cluster, which has nothing but its own certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_planes_of_a_second_cluster_are_made_proved_rotated_and_deleted() {
+    let _addresses = ADDRESSES.lock().await;
+    let (dir, far_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (cluster, far) = (api_server(dir.path()).await, api_server(far_dir.path()).await);
+    for (name, host) in [("web", "127.0.2.1"), ("web-next", "127.0.2.2")] {
+        backend(name, host).await;
+    }
+    let exposed = format!(
+        "    controlPlane:\n      database: {{embedded: true}}\n      expose: {{type: NodePort, configNodePort: {NODE_PORT}, \
+         telemetryNodePort: 30806, addresses: [{OUTSIDE}]}}\n"
+    );
+    let here_only = GATEWAY.replace("    controlPlane: {database: {embedded: true}}\n", &exposed);
+    let elsewhere = "      - {name: far, replicas: 1, kubeconfig: {secret: far-cluster, key: kubeconfig}, \
+                     expose: {type: NodePort, httpNodePort: 30081, httpsNodePort: 30444}}\n  listeners:\n";
+    let both = here_only.replace("  listeners:\n", elsewhere);
+    assert!(here_only != GATEWAY && both != here_only);
+    let lab = lab(dir.path(), &cluster, &both, Mode::Pki).await;
+    lab.planes.lock().await.clusters.push(far.client());
+    let (node, node_port) = (keep(lab.planes.clone()), node_port().await);
+
+    let refused = lab.run(&["apply", "--timeout", "2"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let wanted = "the Secret far-cluster has no kubeconfig for the data plane far at `kubeconfig`";
+    assert!(said(&refused).contains(wanted), "{}", said(&refused));
+    let kubeconfig = std::fs::read_to_string(far.kubeconfig()).unwrap();
+    let access = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "far-cluster", "namespace": NAMESPACE},
+        "stringData": {"kubeconfig": kubeconfig},
+    });
+    apply::document(&lab.client, &access).await.unwrap();
+    assert_done(&lab.run(&["apply", "--timeout", "2"]).await);
+    let proof = lab.prove().await;
+    println!("{}", said(&proof));
+    assert_done(&proof);
+    for wanted in ["ok     in sync: edge-far-0: normal", "ok     canary appears: edge-far-0"] {
+        assert!(said(&proof).contains(wanted), "no `{wanted}` in:\n{}", said(&proof));
+    }
+    assert_eq!(shop(FAR).await["path"], "/cart");
+
+    let there = Api::<Secret>::namespaced(far.client(), NAMESPACE);
+    let names = |secrets: Vec<Secret>| secrets.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    let secrets = names(there.list(&Default::default()).await.unwrap().items);
+    assert_eq!(secrets, ["edge-cluster-cert-far"], "no key of the authority, of the control plane, of anybody else");
+    lab.faults.set(Fault::StaleRow, "edge-far-0");
+    lab.proof_says("FAILED connected: edge-far-0: last seen").await;
+    lab.faults.clear();
+    let rolled = lab.planes.lock().await.rolled;
+    assert_done(&lab.run(&["rotate", "--ca", "--timeout", "2"]).await);
+    // Three Deployments, three stages.
+    assert_eq!(lab.planes.lock().await.rolled - rolled, 9);
+    assert_done(&lab.prove().await);
+
+    // No longer named: nothing of it stays, here or there.
+    std::fs::write(&lab.file, &here_only).unwrap();
+    let planned = lab.run(&["apply", "--dry-run"]).await;
+    assert!(said(&planned).contains("Deployment kong/edge-far (in the cluster of far)"), "{}", said(&planned));
+    let applied = lab.run(&["apply", "--timeout", "2"]).await;
+    assert_done(&applied);
+    let deleted = "deleted Deployment kong/edge-far (in the cluster of far), which is no longer wanted";
+    assert!(said(&applied).contains(deleted), "{}", said(&applied));
+    assert!(deployments(&far.client(), NAMESPACE).await.is_empty());
+    assert_eq!(names(there.list(&Default::default()).await.unwrap().items), Vec::<String>::new());
+    assert!(secret(&lab.client, NAMESPACE, "edge-cluster-cert-far").await.is_none());
+    assert!(secret(&lab.client, NAMESPACE, "edge-cluster-cert-default").await.is_some());
+    node.abort();
+    node_port.abort();
+    far.stop().await;
     cluster.stop().await;
 }

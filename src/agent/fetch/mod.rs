@@ -216,7 +216,11 @@ impl Source {
                 let (url, patience) = (self.url.to_string(), self.patience.give_up);
                 return Err(FetchError::GaveUp { url, have: position, patience, source: broken });
             }
-            tracing::warn!("{} after {position} bytes: {}; going on from there", self.url, super::chain(&broken));
+            tracing::warn!(
+                "{} after {position} bytes: {}; going on from there",
+                self.url,
+                crate::error::chain(&broken)
+            );
             sleep(pause).await;
             pause = (pause * 2).min(self.patience.pause * 16);
         }

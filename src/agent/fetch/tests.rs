@@ -163,7 +163,7 @@ async fn download(script: &[Answer]) -> (Result<Fetched, FetchError>, Vec<u8>, V
 }
 
 fn chain(error: &FetchError) -> String {
-    crate::agent::chain(error)
+    crate::error::chain(error)
 }
 
 #[tokio::test]

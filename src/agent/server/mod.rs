@@ -137,7 +137,7 @@ async fn persist<T>(attempt: impl AsyncFn() -> Result<T, ServerError>) -> Result
             Err(error) if error.passes() => error,
             done => return done,
         };
-        tracing::warn!("{}; trying again in {} s", super::chain(&error), pause.as_secs());
+        tracing::warn!("{}; trying again in {} s", crate::error::chain(&error), pause.as_secs());
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -143,7 +143,7 @@ async fn another_certificate_gets_no_token() {
     let installer = Arc::new(Installer::default());
     let _services = serve(listener, installer, &identity).await;
     let server = Server::new(&arguments(port, &"ab".repeat(32))).unwrap();
-    let error = super::super::chain(&server.try_claim(&the_claim()).await.unwrap_err());
+    let error = crate::error::chain(&server.try_claim(&the_claim()).await.unwrap_err());
     assert!(error.contains("not the certificate that the boot script names"), "{error}");
 }
 
@@ -166,7 +166,7 @@ async fn the_right_certificate_without_its_key_gets_no_token() {
     let service = router.into_make_service();
     services.spawn(async move { axum_server::from_tcp_rustls(listener, tls).unwrap().serve(service).await.unwrap() });
     let server = Server::new(&arguments(port, &real.fingerprint().unwrap())).unwrap();
-    let error = super::super::chain(&server.try_claim(&the_claim()).await.unwrap_err());
+    let error = crate::error::chain(&server.try_claim(&the_claim()).await.unwrap_err());
     assert!(error.contains("BadSignature"), "{error}");
 }
 

@@ -150,7 +150,7 @@ fn judge(
         Err(FetchError::Unwanted { .. }) if written.is_err() => written,
         Err(error) => Err(ImageError::Fetch(error)),
         Ok(fetched) if hex::encode(fetched.sha256) != order.sha256.to_ascii_lowercase() => {
-            let note = written.err().map(|error| format!(" ({})", super::chain(&error))).unwrap_or_default();
+            let note = written.err().map(|error| format!(" ({})", crate::error::chain(&error))).unwrap_or_default();
             let (url, expected) = (order.url.clone(), order.sha256.clone());
             Err(ImageError::Checksum { url, expected, found: hex::encode(fetched.sha256), note })
         }

@@ -79,7 +79,7 @@ const FORMATS: [ImageFormat; 5] =
 
 impl Installed {
     fn error(&self) -> String {
-        super::super::chain(self.result.as_ref().unwrap_err())
+        crate::error::chain(self.result.as_ref().unwrap_err())
     }
 
     fn untouched(&self) -> bool {

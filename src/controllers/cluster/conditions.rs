@@ -88,7 +88,7 @@ fn network(findings: &Findings<'_>) -> Verdict {
         None => (false, "WaitingForControlPlane", String::from("there is no API server to apply it to yet")),
         Some(Ok(Some(_))) => (true, "Applied", String::from("the container network's manifest is applied")),
         Some(Ok(None)) => (true, "Unmanaged", String::from("the user brings the container network (cni: none)")),
-        Some(Err(error)) => (false, "Refused", crate::cli::chain(error)),
+        Some(Err(error)) => (false, "Refused", crate::error::chain(error)),
     }
 }
 

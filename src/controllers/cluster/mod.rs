@@ -41,7 +41,7 @@ pub async fn reconcile(cluster: Arc<MetalCluster>, context: Arc<Context>) -> Res
     write(&context, &cluster, status).await?;
     match network {
         Some(Err(error)) => {
-            tracing::warn!("{}", crate::cli::chain(&error));
+            tracing::warn!("{}", crate::error::chain(&error));
             Ok(Action::requeue(SOON))
         }
         _ => Ok(Action::requeue(RECHECK)),

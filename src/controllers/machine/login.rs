@@ -68,7 +68,7 @@ pub async fn run(context: &Context, name: &str, session: &Session, step: &Step) 
 
 /// A machine that is gone for long is installed anew; one that has another host key is not ours to touch.
 fn unreachable(context: &Context, machine: &mut Machine, error: &SshError) -> Outcome {
-    let message = crate::cli::chain(error);
+    let message = crate::error::chain(error);
     if matches!(error, SshError::HostKeyMismatch { .. }) {
         return Outcome::Fail(message);
     }
@@ -84,7 +84,7 @@ fn unreachable(context: &Context, machine: &mut Machine, error: &SshError) -> Ou
 fn failed(context: &Context, machine: &mut Machine, error: &StepError) -> Outcome {
     machine.status.join_attempts += 1;
     let (tries, limit) = (machine.status.join_attempts, context.limits.join_attempts);
-    let message = crate::cli::chain(error);
+    let message = crate::error::chain(error);
     if tries >= limit {
         return Outcome::Fail(format!("{message}; tried {tries} times"));
     }

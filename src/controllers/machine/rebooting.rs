@@ -20,7 +20,7 @@ pub async fn step(context: &Context, machine: &mut Machine) -> Result<Outcome, R
         }
         Err(error) => error,
     };
-    let message = crate::cli::chain(&error);
+    let message = crate::error::chain(&error);
     if matches!(error, SshError::HostKeyMismatch { .. }) {
         return Ok(Outcome::Fail(message));
     }

@@ -2,7 +2,7 @@
 
 use super::super::Stack;
 use super::super::certificates::{Issuer, Wanted};
-use super::super::model::PkiMode;
+use super::super::model::{DataPlane, PkiMode};
 use crate::pki::{LeafRequest, Usage};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub fn server_name(stack: &Stack) -> String {
 pub fn wanted(stack: &Stack) -> Vec<Wanted> {
     let gateway = &stack.gateway;
     let lifetime = gateway.pki.leaf_days * DAY;
-    let elsewhere = |plane: &super::super::model::DataPlane| plane.kubeconfig.is_some().then(|| plane.name.clone());
+    let elsewhere = |plane: &DataPlane| plane.kubeconfig.is_some().then(|| plane.name.clone());
     let deployment = |name: &str| format!("Deployment {}-{name}", stack.name);
     if gateway.pki.mode == PkiMode::Shared {
         let request = LeafRequest {

@@ -40,7 +40,7 @@ pub async fn look(
     let rows = match admin.list("clustering/data-planes", None).await {
         Ok(rows) => rows,
         Err(AdminError::Reach(error)) => {
-            proof.add("control plane", control_plane.name_any(), Err(crate::cli::chain(&error)));
+            proof.add("control plane", control_plane.name_any(), Err(crate::error::chain(&error)));
             return Ok(seen);
         }
         Err(error) => return Err(error.into()),
