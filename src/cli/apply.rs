@@ -1,20 +1,16 @@
 //! `metalgate apply`: the files' changes for a cluster that manages itself. It installs and removes machines without us.
 
+use super::arguments::{FilesArg, WorkDirArg};
 use super::{Failure, OutputFormat};
 use crate::workflow::apply::{self, Change};
 use crate::workflow::managed;
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The cluster's spec, or EKS Anywhere's documents
-    #[arg(short, long, value_name = "cluster.yaml")]
-    filename: PathBuf,
-    /// The inventory
-    #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
-    hardware_csv: PathBuf,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
+    files: FilesArg,
+    #[command(flatten)]
+    work_dir: WorkDirArg,
     /// Only print what would change
     #[arg(long)]
     dry_run: bool,
@@ -23,8 +19,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let input = super::validate::load(&args.filename, &args.hardware_csv)?;
-    input.warnings.show();
+    let input = args.files.load()?;
     let dir = args.work_dir.of(&input.spec.name)?;
     let client = managed::client(&dir, &input.spec.name).await.map_err(Failure::Failed)?;
     let changes = apply::changes(&client, &input.spec, &input.machines).await.map_err(Failure::Failed)?;

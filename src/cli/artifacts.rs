@@ -1,9 +1,9 @@
 //! `metalgate artifacts fill|verify|list|add|pack`.
 
+use super::arguments::ArtifactsArg;
 use super::{Failure, OutputFormat, progress};
 use crate::event::{EventBus, EventKind};
 use crate::hardware::Arch;
-use crate::image;
 use crate::image::add;
 use crate::image::fill::{self, Request, Source};
 use crate::image::manifest::{Kind, Manifest};
@@ -14,9 +14,8 @@ use url::Url;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The artifact directory [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, global = true, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
     #[command(subcommand)]
     what: What,
 }
@@ -119,10 +118,7 @@ enum From {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let dir = match args.artifacts {
-        Some(dir) => dir,
-        None => image::default_dir()?,
-    };
+    let dir = args.artifacts.dir()?;
     match args.what {
         What::Fill(fill) => run_fill(dir, fill).await,
         What::Verify => verify(dir).await,

@@ -1,14 +1,14 @@
 //! `metalgate create cluster`: the one command.
 
+use super::arguments::RequestArgs;
 use super::{Failure, OutputFormat, progress};
 use crate::api::MachineState;
 use crate::bootstrap::Provider;
 use crate::event::EventBus;
-use crate::preflight::Name;
+use crate::plan;
 use crate::workflow::board::Board;
 use crate::workflow::work_dir::WorkDir;
 use crate::workflow::{self, Request, journal};
-use crate::{image, plan};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 
@@ -26,25 +26,13 @@ enum What {
 
 #[derive(clap::Args)]
 struct ClusterArgs {
-    /// The cluster's spec, or EKS Anywhere's documents
-    #[arg(short, long, value_name = "cluster.yaml")]
-    filename: PathBuf,
-    /// The inventory
-    #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
-    hardware_csv: PathBuf,
+    #[command(flatten)]
+    request: RequestArgs,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Where kernel, agent, images and binaries lie [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
-    #[command(flatten)]
-    work_dir: super::WorkDirArg,
     #[command(flatten)]
     bootstrap: BootstrapArgs,
-    /// A preflight check to leave out (may be repeated)
-    #[arg(long, value_name = "CHECK")]
-    skip: Vec<Name>,
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
 }
@@ -82,32 +70,15 @@ impl From<BootstrapArgs> for Provider {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let What::Cluster(args) = args.what;
-    let input = super::validate::load(&args.filename, &args.hardware_csv)?;
-    input.warnings.show();
-    let work_path = args.work_dir.of(&input.spec.name)?;
-    let plan = plan::plan(&input.spec, &input.machines, &recorded(&work_path)?)?;
+    let (request, work_dir) = args.request.request(args.bootstrap.into())?;
     if args.dry_run {
         match args.output {
-            OutputFormat::Text => print!("{}", plan::render_text(&plan)),
-            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
+            OutputFormat::Text => print!("{}", plan::render_text(&request.plan)),
+            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&request.plan)?),
         }
         return Ok(());
     }
-    let artifacts = match args.artifacts {
-        Some(dir) => dir,
-        None => image::default_dir()?,
-    };
-    let work_dir = WorkDir::open(&work_path)?;
-    let request = Request {
-        spec: input.spec,
-        machines: input.machines,
-        plan,
-        artifacts,
-        metalgate: std::env::current_exe()?,
-        bootstrap: args.bootstrap.into(),
-        skip: args.skip,
-    };
-    create(request, work_dir, args.output).await
+    create(request, WorkDir::open(&work_dir)?, args.output).await
 }
 
 /// How far earlier runs brought each machine, by the journal.

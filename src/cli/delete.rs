@@ -1,8 +1,8 @@
 //! `metalgate delete cluster NAME`: the machines are switched off, and nothing of the cluster is left here.
 
+use super::arguments::{ArtifactsArg, WorkDirArg};
 use super::{Failure, progress};
 use crate::event::EventBus;
-use crate::image;
 use crate::workflow::delete::{self, Request};
 use crate::workflow::journal;
 use crate::workflow::work_dir::WorkDir;
@@ -33,10 +33,9 @@ struct ClusterArgs {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
-    /// Where the bootstrap cluster's binaries lie [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    work_dir: WorkDirArg,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
     #[command(flatten)]
     bootstrap: super::create::BootstrapArgs,
 }
@@ -56,10 +55,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return Err(NoSuchCluster { name: args.name, dir }.into());
     }
     let work_dir = WorkDir::open(&dir)?;
-    let artifacts = match args.artifacts {
-        Some(dir) => dir,
-        None => image::default_dir()?,
-    };
+    let artifacts = args.artifacts.dir()?;
     let (cluster, wipe) = (args.name, args.wipe);
     let (metalgate, bootstrap) = (std::env::current_exe()?, args.bootstrap.into());
     let request = Request { cluster, wipe, artifacts, metalgate, bootstrap };

@@ -1,13 +1,12 @@
 //! `metalgate discover`: the machines of a network, live on stderr, and as data on stdout in the end.
 
 use super::Failure;
+use super::arguments::ArtifactsArg;
 use crate::discover::{self, AddressRange, Boot, Found, News};
 use crate::hardware::MacAddr;
-use crate::image;
 use indicatif::BinaryBytes;
 use jiff::SignedDuration;
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Hears what machines say by DHCP, until Ctrl-C or for a time, and answers nobody.
@@ -46,9 +45,8 @@ struct BootArgs {
     /// Start these machines only
     #[arg(long, value_name = "MAC", value_delimiter = ',', requires = "boot")]
     only: Vec<MacAddr>,
-    /// Where kernel and agent lie [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
     /// Port of the HTTP server
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     http_port: u16,
@@ -81,7 +79,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let found = match args.booting.addresses.filter(|_| args.boot) {
         Some(addresses) => {
             let BootArgs { proxy, only, artifacts, http_port, agent_port, .. } = args.booting;
-            let artifacts = artifacts.map_or_else(image::default_dir, Ok)?;
+            let artifacts = artifacts.dir()?;
             eprintln!(
                 "{interface}: machines that boot from the network now are looked at and switched off; Ctrl-C ends"
             );

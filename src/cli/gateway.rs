@@ -1,5 +1,6 @@
 //! `metalgate gateway plan|render|apply|status|prove|rotate`: the gateway of a cluster that we made, or of any other.
 
+use super::arguments::{ArtifactsArg, WorkDirArg};
 use super::{Failure, OutputFormat};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::gateway::certificates::{Issuer, Store};
@@ -8,7 +9,6 @@ use crate::gateway::prove::{self, Patience, Proof};
 use crate::gateway::reach::Reach;
 use crate::gateway::reconcile::{self, PROPAGATION, Settings};
 use crate::gateway::{Stack, Sums};
-use crate::image;
 use crate::image::manifest::Manifest;
 use crate::node::supplies::gateway_definitions;
 use crate::secret::Secret;
@@ -63,7 +63,7 @@ struct ClusterArgs {
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
+    work_dir: WorkDirArg,
     /// How pods are reached: by the API server's port forwarding, or by their own addresses
     #[arg(long, value_enum, default_value_t)]
     reach: ReachArg,
@@ -82,9 +82,8 @@ enum ReachArg {
 struct MakeArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// The artifact directory, for the provider's resource definitions [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
     /// Leave the provider's resource definitions to whoever has installed them
     #[arg(long)]
     without_definitions: bool,
@@ -255,11 +254,7 @@ impl MakeArgs {
     /// The provider's definitions, where it has any.
     fn definitions(&self, stack: &Stack) -> Result<Vec<Value>, Failure> {
         let Some(name) = stack.definitions().filter(|_| !self.without_definitions) else { return Ok(Vec::new()) };
-        let dir = match &self.artifacts {
-            Some(dir) => dir.clone(),
-            None => image::default_dir()?,
-        };
-        let manifest = Manifest::load(&dir)?;
+        let manifest = Manifest::load(&self.artifacts.dir()?)?;
         Ok(gateway_definitions(&manifest, name)?)
     }
 
@@ -308,7 +303,7 @@ async fn status(args: ClusterArgs) -> Result<(), Failure> {
         // The rest is worth to be told all the same.
         Err(error) => {
             let mut proof = Proof::default();
-            proof.add("control plane", stack.name.clone(), Err(super::chain(&error)));
+            proof.add("control plane", stack.name.clone(), Err(crate::error::chain(&error)));
             proof
         }
     };

@@ -1,9 +1,10 @@
 //! `metalgate generate cluster|hardware|schema`: files to start from. None that is there already is ever overwritten.
 
 use super::Failure;
+use super::arguments::ArtifactsArg;
 use crate::discover::{self, AddressRange, Asked, Found, Wanted};
 use crate::hardware::DiskSelector;
-use crate::image::{self, choice::ImageChoice};
+use crate::image::choice::ImageChoice;
 use crate::inventory;
 use crate::names::{self, Labels};
 use crate::spec::schema::{self, Kind};
@@ -65,9 +66,8 @@ struct ClusterArgs {
     /// An API gateway in front of the cluster
     #[arg(long, value_enum)]
     gateway: Option<Gateway>,
-    /// Where OS image and Kubernetes are looked for [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -178,7 +178,7 @@ fn cluster(args: ClusterArgs) -> Result<(), Failure> {
         Some(path) => Some(read(path)?),
         None => own_key(),
     };
-    let artifacts = args.artifacts.map_or_else(image::default_dir, Ok)?;
+    let artifacts = args.artifacts.dir()?;
     let start = Start {
         name: args.name,
         endpoint: args.endpoint,

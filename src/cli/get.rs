@@ -1,6 +1,7 @@
 //! `metalgate get kubeconfig NAME`: the administrator's kubeconfig, on stdout.
 
 use super::Failure;
+use super::arguments::WorkDirArg;
 use crate::workflow::kubeconfig;
 use clap::Subcommand;
 
@@ -21,7 +22,7 @@ struct KubeconfigArgs {
     /// The cluster's name, as in its spec
     name: String,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
+    work_dir: WorkDirArg,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! `metalgate lab up|down|status|fault|console`: the virtual rack.
 
+use super::arguments::ArtifactsArg;
 use super::{Failure, OutputFormat};
 use crate::hardware::{BootMode, PowerState};
-use crate::image;
 use crate::image::choice::ImageChoice;
 use crate::lab::control::{Client, MachineStatus};
 use crate::lab::files;
@@ -86,9 +86,8 @@ struct UpArgs {
     /// What runs an installed system: the machine itself, or a container with the host's kernel [default: native without KVM]
     #[arg(long, value_enum)]
     installed: Option<Installed>,
-    /// Artifact directory whose OS image cluster.yaml asks for [default: ~/.cache/metalgate/artifacts]
-    #[arg(long, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
-    artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: ArtifactsArg,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -172,7 +171,7 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         Accel::Kvm => Accelerator::Kvm,
         Accel::Tcg => Accelerator::Tcg,
     };
-    let artifacts = args.artifacts.clone().map_or_else(image::default_dir, Ok)?;
+    let artifacts = args.artifacts.dir()?;
     let image = ImageChoice::of(&artifacts);
     if image.is_none() {
         eprintln!(

@@ -1,6 +1,7 @@
 //! `metalgate scale NAME GROUP --count N`: a group of a cluster that manages itself gets more machines, or fewer.
 
 use super::Failure;
+use super::arguments::WorkDirArg;
 use crate::api::{ApiError, MachineRole, MetalCluster, NAMESPACE};
 use crate::workflow::managed;
 use kube::Api;
@@ -16,7 +17,7 @@ pub struct Args {
     #[arg(long)]
     count: u32,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
+    work_dir: WorkDirArg,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {

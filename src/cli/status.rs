@@ -2,6 +2,7 @@
 //!
 //! Until the cluster manages itself the journal tells; from then on the cluster does, and the journal only how it was made.
 
+use super::arguments::WorkDirArg;
 use super::progress::{machine_line, name_width, phase_line, timeline};
 use super::{Failure, OutputFormat};
 use crate::workflow::board::Board;
@@ -19,7 +20,7 @@ pub struct Args {
     /// The cluster's name, as in its spec
     name: String,
     #[command(flatten)]
-    work_dir: super::WorkDirArg,
+    work_dir: WorkDirArg,
     /// Show it again every second, until the run ends or the command is interrupted
     #[arg(long, short)]
     watch: bool,

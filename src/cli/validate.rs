@@ -1,5 +1,6 @@
 //! `metalgate validate`: reads the spec and the inventory, reports every mistake of both, and does nothing else.
 
+use super::arguments::FilesArg;
 use super::{Failure, OutputFormat};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::inventory::{self, Machine};
@@ -8,7 +9,7 @@ use crate::spec::{self, ClusterSpec};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Largest files that are read; what is larger was not meant.
 const MAX_SPEC: u64 = 1 << 20;
@@ -16,12 +17,8 @@ const MAX_INVENTORY: u64 = 64 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The cluster's spec, or EKS Anywhere's documents
-    #[arg(short, long, value_name = "cluster.yaml")]
-    filename: PathBuf,
-    /// The inventory
-    #[arg(short = 'z', long, value_name = "hardware.csv", env = "HARDWARE_CSV")]
-    hardware_csv: PathBuf,
+    #[command(flatten)]
+    files: FilesArg,
     /// What goes to stdout
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -83,7 +80,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         warnings: usize,
         diagnostics: &'a Diagnostics,
     }
-    let result = load(&args.filename, &args.hardware_csv);
+    let result = args.files.read();
     match args.output {
         OutputFormat::Text => {
             let input = result?;

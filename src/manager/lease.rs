@@ -39,7 +39,7 @@ impl Lease {
             match timeout(PERIOD, self.claim()).await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::warn!("cannot ask for the lease: {}", crate::cli::chain(&error)),
+                Ok(Err(error)) => tracing::warn!("cannot ask for the lease: {}", crate::error::chain(&error)),
                 Err(_) => tracing::warn!("the API server does not answer"),
             }
             sleep(PERIOD).await;
@@ -54,7 +54,7 @@ impl Lease {
             match timeout(PERIOD, self.claim()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!("cannot renew the lease: {}", crate::cli::chain(&error)),
+                Ok(Err(error)) => tracing::warn!("cannot renew the lease: {}", crate::error::chain(&error)),
                 Err(_) => tracing::warn!("cannot renew the lease: the API server does not answer"),
             }
         }

@@ -111,7 +111,7 @@ impl Pivot {
             Err(error) => {
                 // What cannot be thawed now is thawed by the next run; the cause is what the user needs.
                 if let Err(thaw) = frozen.write(&self.source, &self.cluster, Role::Active).await {
-                    tracing::warn!("the old side stays frozen: {}", crate::cli::chain(&thaw));
+                    tracing::warn!("the old side stays frozen: {}", crate::error::chain(&thaw));
                 }
                 Err(error)
             }

@@ -59,7 +59,7 @@ impl Check for Addresses {
         let asked: BTreeSet<Ipv4Addr> = asked.collect();
         let segment = match Segment::open(interface, Frames::Arp) {
             Ok(segment) => segment,
-            Err(error) => return failed(crate::cli::chain(&error)),
+            Err(error) => return failed(crate::error::chain(&error)),
         };
         let holders = match probe(&segment, &asked).await {
             Ok(holders) => holders,

@@ -29,13 +29,13 @@ impl Check for Artifacts {
             None => {
                 let (request, events) = (subject.request, subject.events);
                 if let Err(error) = verify(request, events).await {
-                    let reason = crate::cli::chain(error.as_ref());
+                    let reason = crate::error::chain(error.as_ref());
                     found.push(Finding::failed("artifacts", reason, "fill them: `metalgate artifacts fill`"));
                 }
                 match image_file(&request.spec.os.image, &request.artifacts, events).await {
                     Ok(image) => Some(image),
                     Err(error) => {
-                        let reason = crate::cli::chain(error.as_ref());
+                        let reason = crate::error::chain(error.as_ref());
                         found.push(Finding::failed("OS image", reason, "correct spec.os.image"));
                         None
                     }

@@ -69,7 +69,7 @@ impl Check for Dhcp {
         let segment = match Segment::open(interface, Frames::Ipv4) {
             Ok(segment) => segment,
             Err(error) => {
-                let reason = crate::cli::chain(&error);
+                let reason = crate::error::chain(&error);
                 return vec![Finding::failed(interface, reason, "name the right interface, and run it as root")];
             }
         };

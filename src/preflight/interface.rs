@@ -37,7 +37,7 @@ impl Check for Interface {
         let Place { interface, address } = match network::find(subject.request) {
             Ok(place) => place,
             Err(error) => {
-                let (reason, way_out) = (crate::cli::chain(&error), "see spec.provisioning.interface and address");
+                let (reason, way_out) = (crate::error::chain(&error), "see spec.provisioning.interface and address");
                 return vec![Finding::failed(subject.interface().unwrap_or("-"), reason, way_out)];
             }
         };

@@ -31,7 +31,7 @@ impl Check for Ports {
         let (mut found, mut free) = (Vec::new(), Vec::new());
         let mut take = |what: &str, taken: Result<(), Box<dyn Error>>| match taken {
             Ok(()) => free.push(what.to_owned()),
-            Err(error) => found.push(Finding::failed(what, crate::cli::chain(error.as_ref()), WAY_OUT)),
+            Err(error) => found.push(Finding::failed(what, crate::error::chain(error.as_ref()), WAY_OUT)),
         };
         if mode != DhcpMode::External {
             let config = DhcpConfig { interface, address, http_port, mode };

@@ -94,9 +94,18 @@ impl Report {
         self.0.iter().filter(|(_, finding)| finding.verdict == verdict).count()
     }
 
+    /// `2 things are in the way`, if anything is.
+    pub fn in_the_way(&self) -> Option<String> {
+        match self.count(Verdict::Failed) {
+            0 => None,
+            1 => Some(String::from("1 thing is in the way")),
+            count => Some(format!("{count} things are in the way")),
+        }
+    }
+
     /// An error if anything failed.
     pub fn into_result(self) -> Result<(), PreflightFailed> {
-        if self.count(Verdict::Failed) == 0 { Ok(()) } else { Err(PreflightFailed(self)) }
+        self.in_the_way().map_or(Ok(()), |summary| Err(PreflightFailed { summary, report: self }))
     }
 
     /// As a table: check, verdict, object, reason, and the way out below it.
@@ -134,14 +143,15 @@ fn table<'a>(findings: impl Iterator<Item = &'a (Name, Finding)> + Clone) -> Str
 
 /// Something is in the way of a run.
 #[derive(Clone, Debug, thiserror::Error)]
-pub struct PreflightFailed(Report);
+pub struct PreflightFailed {
+    summary: String,
+    report: Report,
+}
 
 impl fmt::Display for PreflightFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.0.findings().filter(|(_, finding)| finding.verdict == Verdict::Failed);
-        let count = failed.clone().count();
-        let things = if count == 1 { String::from("1 thing is") } else { format!("{count} things are") };
-        write!(f, "{things} in the way (--skip CHECK leaves a check out)\n{}", table(failed).trim_end())
+        let failed = self.report.findings().filter(|(_, finding)| finding.verdict == Verdict::Failed);
+        write!(f, "{} (--skip CHECK leaves a check out)\n{}", self.summary, table(failed).trim_end())
     }
 }
 

@@ -110,7 +110,7 @@ pub async fn run(request: &Request, mut plan: Plan, work_dir: &WorkDir, events: 
     if work_dir.join(SELF_MANAGED).exists() {
         // It would install again what we take away. A cluster that does not answer has no manager that could.
         if let Err(error) = stop_manager(work_dir).await {
-            tracing::warn!("the cluster's manager cannot be stopped: {}", crate::cli::chain(error.as_ref()));
+            tracing::warn!("the cluster's manager cannot be stopped: {}", crate::error::chain(error.as_ref()));
         }
     }
     let mut left = BTreeMap::new();
@@ -224,7 +224,7 @@ async fn end(
         }
         switch_off(machine, events).await
     };
-    let result = work.await.map_err(|error| crate::cli::chain(error.as_ref()));
+    let result = work.await.map_err(|error| crate::error::chain(error.as_ref()));
     if result.is_ok() {
         events.emit(Some(&machine.name), EventKind::MachineRemoved);
     }

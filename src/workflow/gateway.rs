@@ -55,7 +55,7 @@ impl Phase for Gateway {
                 Ok(cluster) => cluster,
                 // The API server of a small control plane may pause while so much starts.
                 Err(error) if started.elapsed() < MADE => {
-                    tracing::debug!("{}", crate::cli::chain(&error));
+                    tracing::debug!("{}", crate::error::chain(&error));
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }

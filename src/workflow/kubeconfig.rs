@@ -26,7 +26,11 @@ pub async fn current(dir: &Path, cluster: &str) -> Result<Secret<String>, Error>
             Ok(new)
         }
         Err(error) => {
-            tracing::warn!("{}'s certificate cannot be renewed: {}", path.display(), crate::cli::chain(error.as_ref()));
+            tracing::warn!(
+                "{}'s certificate cannot be renewed: {}",
+                path.display(),
+                crate::error::chain(error.as_ref())
+            );
             Ok(text)
         }
     }

@@ -195,7 +195,7 @@ pub async fn create(
             Some(Ok(())) => Ok(()),
         };
         if let Err(error) = &result {
-            events.emit(None, EventKind::PhaseFailed { phase: name, error: crate::cli::chain(error) });
+            events.emit(None, EventKind::PhaseFailed { phase: name, error: crate::error::chain(error) });
             break;
         }
         events.emit(None, EventKind::PhaseDone { phase: name, seconds: started.elapsed().as_secs_f64() });

@@ -88,7 +88,7 @@ async fn reconciled(run: &Run, target: &Client, name: &str) -> PhaseResult {
             Ok(found) => found,
             // The API server of a small control plane may pause while the manager starts.
             Err(error) if started.elapsed() < RECONCILED => {
-                tracing::debug!("{}", crate::cli::chain(&error));
+                tracing::debug!("{}", crate::error::chain(&error));
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 continue;
             }

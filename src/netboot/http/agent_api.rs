@@ -59,7 +59,7 @@ fn accepted(client: SocketAddr, claim: &Claim) -> EventKind {
 }
 
 fn turned_away(shared: &Shared, client: SocketAddr, machine: Option<String>, error: &InstallationError) -> Refusal {
-    let kind = EventKind::AgentRefused { client: client.ip(), error: crate::cli::chain(error) };
+    let kind = EventKind::AgentRefused { client: client.ip(), error: crate::error::chain(error) };
     shared.events.emit(machine.as_deref(), kind);
     refuse(error)
 }

@@ -136,7 +136,7 @@ fn answer(script: Result<String, ScriptError>) -> Response {
     match script {
         Ok(script) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], script).into_response(),
         Err(error) => {
-            tracing::error!("{}", crate::cli::chain(&error));
+            tracing::error!("{}", crate::error::chain(&error));
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
         }
     }

@@ -182,7 +182,7 @@ impl TftpServer {
                     let seconds = begin.elapsed().as_secs_f64();
                     EventKind::TftpDone { client: client.ip(), file, bytes, seconds, retransmits }
                 }
-                Err(error) => EventKind::TftpFailed { client: client.ip(), file, error: crate::cli::chain(&error) },
+                Err(error) => EventKind::TftpFailed { client: client.ip(), file, error: crate::error::chain(&error) },
             };
             events.emit(machine.as_deref(), kind);
         }

@@ -52,7 +52,7 @@ impl Service {
             // Some BMCs close idle connections without a word, and the next request on one fails.
             .pool_max_idle_per_host(0)
             .build()
-            .map_err(|error| unusable(crate::cli::chain(&error)))?;
+            .map_err(|error| unusable(crate::error::chain(&error)))?;
         base.set_path("/");
         base.set_query(None);
         Ok(Self { client, base, user: access.username.clone(), password: access.password.clone() })
@@ -78,7 +78,7 @@ impl Service {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> BmcError {
-        BmcError::Unreachable { bmc: self.address(), reason: crate::cli::chain(&error.without_url()) }
+        BmcError::Unreachable { bmc: self.address(), reason: crate::error::chain(&error.without_url()) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
