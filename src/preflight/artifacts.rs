@@ -1,8 +1,9 @@
 //! Check: what will be served is there with the right sums, the OS image is packed as the spec says, and there is room to work.
 
 use super::{Check, Finding, Name, Subject};
+use crate::error::chain;
 use crate::image::format::{self, MAGIC_BYTES};
-use crate::workflow::artifacts::{image_file, verify};
+use crate::workflow::artifacts::{Verified, image_file, verify};
 use async_trait::async_trait;
 use indicatif::BinaryBytes;
 use std::fs::File;
@@ -24,25 +25,20 @@ impl Check for Artifacts {
 
     async fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
         let mut found: Vec<Finding> = room(subject.work_dir).into_iter().collect();
-        let image = match subject.image {
-            Some(image) => Some(image.to_owned()),
-            None => {
-                let (request, events) = (subject.request, subject.events);
-                if let Err(error) = verify(request, events).await {
-                    let reason = crate::error::chain(error.as_ref());
-                    found.push(Finding::failed("artifacts", reason, "fill them: `metalgate artifacts fill`"));
-                }
-                match image_file(&request.spec.os.image, &request.artifacts, events).await {
-                    Ok(image) => Some(image),
-                    Err(error) => {
-                        let reason = crate::error::chain(error.as_ref());
-                        found.push(Finding::failed("OS image", reason, "correct spec.os.image"));
-                        None
-                    }
-                }
-            }
-        };
-        found.extend(image.and_then(|image| packed(subject, &image)));
+        let (request, events) = (subject.request, subject.events);
+        let verified = verify(request, events).await.map_err(|error| {
+            let reason = chain(error.as_ref());
+            found.push(Finding::failed("artifacts", reason, "fill them: `metalgate artifacts fill`"));
+        });
+        let image = image_file(&request.spec.os.image, &request.artifacts, events).await.map_err(|error| {
+            let reason = chain(error.as_ref());
+            found.push(Finding::failed("OS image", reason, "correct spec.os.image"));
+        });
+        found.extend(image.as_ref().ok().and_then(|image| packed(subject, image)));
+        if let (Ok((manifest, supplies)), Ok(image)) = (verified, image) {
+            // This check runs once.
+            let _ = subject.verified.set(Verified { manifest, supplies, image });
+        }
         if found.is_empty() {
             found.push(Finding::passed("all is there with the right sums, and there is room"));
         }

@@ -20,12 +20,14 @@ use crate::api::MachineState;
 use crate::event::{EventBus, EventKind};
 use crate::plan::PlannedMachine;
 use crate::workflow::Request;
+use crate::workflow::artifacts::Verified;
 use crate::workflow::network::Place;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The checks, in the order of the report.
@@ -84,8 +86,8 @@ pub struct Subject<'a> {
     pub events: &'a EventBus,
     /// Our place on the provisioning network; without it, `interface` says why.
     pub place: Option<Place>,
-    /// The OS image's file, where the artifacts were verified already.
-    pub image: Option<&'a Path>,
+    /// Set by `artifacts`, where all of them are right.
+    pub verified: OnceLock<Verified>,
 }
 
 /// Said by the checks that need the interface, where it is not known.

@@ -1,4 +1,4 @@
-//! Phase: everything that will be served is there, and is what it should be, before a machine is touched.
+//! Phase: everything that will be served, with the right sums, before a machine is touched.
 
 use super::{Phase, PhaseResult, Request, Run};
 use crate::bootstrap::Provider;
@@ -83,15 +83,31 @@ impl Phase for Artifacts {
     }
 
     async fn run(&self, run: &mut Run) -> PhaseResult {
-        let (manifest, supplies) = verify(&run.request, &run.events).await?;
-        let image = &run.request.spec.os.image;
-        let path = image_file(image, &run.request.artifacts, &run.events).await?;
-        let file = ServedFile { path, sha256: image.sha256.clone() };
-        run.image = Some(ServedImage { name: image_name(image), file });
+        let Verified { manifest, supplies, image } = match run.verified.take() {
+            Some(verified) => verified,
+            None => {
+                let (manifest, supplies) = verify(&run.request, &run.events).await?;
+                let image = image_file(&run.request.spec.os.image, &run.request.artifacts, &run.events).await?;
+                Verified { manifest, supplies, image }
+            }
+        };
+        let wanted = &run.request.spec.os.image;
+        let file = ServedFile { path: image, sha256: wanted.sha256.clone() };
+        run.image = Some(ServedImage { name: image_name(wanted), file });
         run.supplies = Some(Arc::new(supplies));
         run.manifest = Some(manifest);
         Ok(())
     }
+}
+
+/// What was found to be as it should be.
+pub struct Verified {
+    /// The artifacts.
+    pub manifest: Manifest,
+    /// What nodes fetch of them.
+    pub supplies: Supplies,
+    /// The OS image's file.
+    pub image: PathBuf,
 }
 
 /// Reads all artifacts that `request` will need; gives what nodes fetch of them.

@@ -1,14 +1,16 @@
-//! Phase: a look at the wire, the BMCs and the clock, before a machine is powered on.
+//! Phase: a look at the wire, the BMCs, what will be served, and the clock, before a machine is powered on.
 //!
 //! It comes again in every run that has machines to install. What earlier runs have begun is told by the journal, so a continued
 //! run is not stopped by its own machines.
 
+use super::artifacts::Verified;
 use super::work_dir::{WorkDir, WorkDirError};
 use super::{Phase, PhaseResult, Request, Run, network};
 use crate::event::{EventBus, EventKind};
 use crate::preflight::{self, Report, Subject};
 use async_trait::async_trait;
 use std::path::Path;
+use std::sync::OnceLock;
 
 pub struct Preflight;
 
@@ -19,18 +21,12 @@ impl Phase for Preflight {
     }
 
     fn title(&self) -> &'static str {
-        "checking the wire, the BMCs and the clock"
+        "checking the wire, the BMCs, what will be served, and the clock"
     }
 
     async fn run(&self, run: &mut Run) -> PhaseResult {
-        let subject = Subject {
-            request: &run.request,
-            work_dir: run.work_dir.path(),
-            events: &run.events,
-            place: run.network.clone(),
-            image: run.image.as_ref().map(|image| image.file.path.as_path()),
-        };
-        let report = preflight::run(&subject, &run.request.skip).await;
+        let (report, verified) = look(&run.request, run.work_dir.path(), &run.events).await;
+        run.verified = verified;
         for (check, finding) in report.findings() {
             run.events.emit(None, EventKind::Checked { check: *check, finding: finding.clone() });
         }
@@ -46,9 +42,15 @@ pub async fn alone(request: &Request, work_dir: &Path, events: &EventBus) -> Res
     if WorkDir::is_busy(work_dir) {
         return Err(WorkDirError::Busy(work_dir.to_owned()));
     }
+    Ok(look(request, work_dir, events).await.0)
+}
+
+/// The artifacts are read once: what the check has found to be right is what the run serves.
+async fn look(request: &Request, work_dir: &Path, events: &EventBus) -> (Report, Option<Verified>) {
     let place = network::find(request).ok();
-    let subject = Subject { request, work_dir, events, place, image: None };
-    Ok(preflight::run(&subject, &request.skip).await)
+    let subject = Subject { request, work_dir, events, place, verified: OnceLock::new() };
+    let report = preflight::run(&subject, &request.skip).await;
+    (report, subject.verified.into_inner())
 }
 
 #[cfg(test)]
