@@ -249,9 +249,9 @@ fn an_inventory_is_made_of_what_was_discovered_and_its_holes_are_found() {
     assert_eq!(
         rows,
         [
-            format!("node-1,,,,52:54:00:aa:00:01,10.20.0.20{common}wwn=eui.0025,,amd64,bios"),
-            format!("node-2,,,,52:54:00:aa:00:02,10.20.0.21{common},,amd64,bios"),
-            format!("node-3,,,,52:54:00:aa:00:03,10.20.0.22{common},,amd64,uefi"),
+            format!("node-1,,,,52:54:00:aa:00:01,10.20.0.20{common}wwn=eui.0025,amd64,bios"),
+            format!("node-2,,,,52:54:00:aa:00:02,10.20.0.21{common},amd64,bios"),
+            format!("node-3,,,,52:54:00:aa:00:03,10.20.0.22{common},amd64,uefi"),
         ]
     );
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
