@@ -10,7 +10,7 @@ export METALGATE_CACHE     ?= $(HOME)/.cache/metalgate
 export METALGATE_ARTIFACTS ?= $(METALGATE_CACHE)/artifacts
 export METALGATE_AGENT     ?= $(abspath $(RELEASE))/metalgate-agent
 
-.PHONY: build artifacts demo test cluster-test fmt clippy clean
+.PHONY: build artifacts demo test bench cluster-test fmt clippy clean
 
 # Both static binaries.
 build: | toolchain
@@ -33,6 +33,10 @@ demo: artifacts
 # Every check there is; the last line counts them.
 test:
 	@tests/run
+
+# A large inventory, beside a plain parse of the same file: the program that users run, in a second and 100 MB.
+bench: | toolchain
+	cargo bench --locked --target $(TARGET) --bench inventory
 
 # One test of `make test` alone: from powered off to a cluster that manages itself, on virtual machines.
 cluster-test: artifacts

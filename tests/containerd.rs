@@ -1,12 +1,21 @@
-//! A real containerd imports the images that metalgate writes, and names them as nodes ask for them. Root is needed, and
+//! A real containerd imports the images that metalgate writes, names them as nodes ask for them, and gets others from mirrors. Root is needed, and
 //! Debian's containerd; the artifact directory is METALGATE_ARTIFACTS.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use axum::Router;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum_server::tls_rustls::RustlsConfig;
+use metalgate::api::MetalClusterSpec;
 use metalgate::image::manifest::{Kind, Manifest};
 use metalgate::image::oci::{self, Entry, Image};
+use metalgate::node::registries;
+use metalgate::pki::{Authority, Identity, LeafRequest, Usage};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A containerd of its own, with everything it has in one folder.
@@ -94,6 +103,124 @@ fn an_image_of_one_program_is_imported_by_its_name_and_runs_as_whom_it_says() {
     let command = ["busybox", "sh", "-c", "busybox id -u; echo $SPEED; busybox cat /etc/tool.conf"];
     let run = [&["run", "--rm", "--snapshotter", "native", &image.reference, "tool"], command.as_slice()].concat();
     assert_eq!(containerd.ctr(&run).unwrap(), "65535\nfast\nconfigured");
+}
+
+/// A registry (<https://github.com/opencontainers/distribution-spec>) that has one image, by whatever name it is asked for; it
+/// notes what it is asked.
+struct Registry {
+    blobs: std::path::PathBuf,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Registry {
+    /// `archive` is an OCI archive with one image.
+    fn new(dir: &Path, archive: &Path) -> Arc<Self> {
+        let unpacked = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(dir).status().unwrap();
+        assert!(unpacked.success());
+        Arc::new(Self { blobs: dir.to_owned(), asked: Mutex::default() })
+    }
+
+    fn answer(&self, uri: &Uri) -> Response {
+        self.asked.lock().unwrap().push(uri.to_string());
+        let Some((_, what)) = uri.path().rsplit_once('/') else { return StatusCode::OK.into_response() };
+        let index: Value = serde_json::from_slice(&std::fs::read(self.blobs.join("index.json")).unwrap()).unwrap();
+        let manifest = &index["manifests"][0];
+        let digest = match what.contains(':') {
+            true => what,
+            false => manifest["digest"].as_str().unwrap(),
+        };
+        let Ok(content) = std::fs::read(self.blobs.join("blobs").join(digest.replace(':', "/"))) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let kind = match Some(digest) == manifest["digest"].as_str() {
+            true => manifest["mediaType"].as_str().unwrap(),
+            false => "application/octet-stream",
+        };
+        let headers = [("content-type", kind), ("docker-content-digest", digest)];
+        (headers, content).into_response()
+    }
+
+    /// Serves until the test ends, with TLS or without; gives the port.
+    fn serve(self: &Arc<Self>, identity: Option<Identity>) -> u16 {
+        let registry = self.clone();
+        let app = Router::new().fallback(move |uri: Uri| async move { registry.answer(&uri) });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let Some(Identity { cert, key }) = identity else {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                return axum::serve(listener, app).await.unwrap();
+            };
+            let config = RustlsConfig::from_pem(cert.into_bytes(), key.expose().clone().into_bytes()).await.unwrap();
+            axum_server::from_tcp_rustls(listener, config).unwrap().serve(app.into_make_service()).await.unwrap();
+        });
+        port
+    }
+}
+
+/// What a pod names, and where it comes from, by the files that node preparation makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_come_from_the_mirrors() {
+    // Only the first one that asks for it can have installed another.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("tool.tar");
+    let text = Entry::text("etc/tool.conf", "configured");
+    let image = Image { reference: String::from("docker.io/library/tool:v1"), entries: vec![text], ..Image::default() };
+    oci::write(&archive, &image).unwrap();
+    let blobs = dir.path().join("registry");
+    std::fs::create_dir(&blobs).unwrap();
+    let registry = Registry::new(&blobs, &archive);
+    let authority = Authority::new("the mirror's").unwrap();
+    let request = LeafRequest {
+        common_name: String::from("mirror"),
+        organizations: Vec::new(),
+        dns_names: Vec::new(),
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+        usage: Usage::Server,
+        lifetime: Duration::from_secs(3600),
+    };
+    let secured = registry.serve(Some(authority.issue(&request).unwrap()));
+    let plain = registry.serve(None);
+    let unknown = format!("https://127.0.0.1:{secured}/hub");
+    let cluster: MetalClusterSpec = serde_json::from_value(json!({
+        "kubernetesVersion": "v1.36.4", "endpoint": "10.20.0.10:6443", "podCidr": "10.244.0.0/16",
+        "serviceCidr": "10.96.0.0/12", "cni": "flannel", "image": {"name": "x.raw", "sha256": "00", "format": "raw"},
+        "users": [], "groups": [], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
+        "registries": {"mirrors": [
+            {"registry": "docker.io", "url": unknown, "ca": authority.cert()},
+            {"registry": "ghcr.io", "url": unknown},
+            {"registry": "gcr.io", "url": unknown, "insecureSkipVerify": true},
+            {"url": format!("http://127.0.0.1:{plain}")},
+        ]},
+    }))
+    .unwrap();
+    let certs = dir.path().join("certs.d");
+    let here = |text: &str| text.replace("/etc/containerd/certs.d", certs.to_str().unwrap());
+    for file in registries::files(&cluster) {
+        let path = std::path::PathBuf::from(here(&file.path));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, here(&file.content)).unwrap();
+    }
+    let containerd = Containerd::start();
+    let pull = |name: &str| {
+        let hosts = ["images", "pull", "--snapshotter", "native", "--hosts-dir", certs.to_str().unwrap(), name];
+        registry.asked.lock().unwrap().clear();
+        let pulled = tokio::task::block_in_place(|| containerd.ctr(&hosts));
+        (pulled, registry.asked.lock().unwrap().first().cloned().unwrap_or_default())
+    };
+    for (name, first) in [
+        ("docker.io/library/tool:v1", "/v2/hub/library/tool/manifests/v1?ns=docker.io"),
+        ("gcr.io/some/tool:v1", "/v2/hub/some/tool/manifests/v1?ns=gcr.io"),
+        ("quay.io/some/tool:v1", "/v2/some/tool/manifests/v1?ns=quay.io"),
+    ] {
+        let (pulled, asked) = pull(name);
+        pulled.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(asked, first);
+    }
+    let (refused, asked) = pull("ghcr.io/some/tool:v1");
+    assert!(refused.is_err() && asked.is_empty(), "nobody has signed that certificate");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::MachineRole;
 use crate::gateway::model::Gateway;
 use crate::names::Labels;
-use crate::spec::{Argument, Cni, DhcpMode, ImageFormat, User};
+use crate::spec::{Argument, Cni, DhcpMode, ImageFormat, Registries, User};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -52,6 +52,9 @@ pub struct MetalClusterSpec {
     /// Servers that machines take the time from; else their image decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ntp_servers: Vec<String>,
+    /// How nodes get the container images that pods name.
+    #[serde(default, skip_serializing_if = "Registries::is_empty")]
+    pub registries: Registries,
     /// Which machines it is made of, the control plane first.
     pub groups: Vec<MachineGroup>,
     /// How machines are installed.

@@ -1,8 +1,9 @@
 //! Preparing a machine for kubeadm: kernel settings, files from us, programs, containerd, container images, kubelet's service.
 
+use super::registries;
 use super::script::Step;
 use super::supplies::{NodeFile, Supplies};
-use crate::api::{MachineRole, OsImage};
+use crate::api::{MachineRole, MetalClusterSpec, OsImage};
 use crate::hardware::Arch;
 use crate::image::manifest::ManifestError;
 use crate::secret::Secret;
@@ -46,8 +47,8 @@ pub struct Preparation<'a> {
     pub role: MachineRole,
     /// Its architecture.
     pub arch: Arch,
-    /// The OS image, which control-plane nodes keep for later machines.
-    pub os_image: &'a OsImage,
+    /// The cluster; control-plane nodes keep its OS image for later machines.
+    pub cluster: &'a MetalClusterSpec,
 }
 
 impl Preparation<'_> {
@@ -71,6 +72,7 @@ impl Preparation<'_> {
                 SHORT,
                 context! { programs => Serde(programs), cni_plugins => cni_plugins.to_owned() },
             )?,
+            registries::step(self.cluster)?,
             step(
                 "containerd",
                 include_str!("../../templates/node/containerd.sh"),
@@ -97,7 +99,7 @@ impl Preparation<'_> {
     fn files(&self) -> Vec<NodeFile> {
         let mut files = self.supplies.files(self.role, self.arch);
         if self.role == MachineRole::ControlPlane {
-            let OsImage { name, sha256, .. } = self.os_image;
+            let OsImage { name, sha256, .. } = &self.cluster.image;
             let (url, path) = (format!("images/{name}"), format!("{OS_IMAGES}/{name}"));
             files.push(NodeFile { url, path, sha256: sha256.clone() });
         }

@@ -3,8 +3,8 @@
 use super::reader::{Fields, Reader, Value};
 use super::yaml::Node;
 use super::{
-    Argument, ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, User,
-    eks_anywhere, gateway, networks, values,
+    Argument, ClusterSpec, Cni, DhcpMode, Endpoint, Group, Image, Known, Kubernetes, Os, Provisioning, Registries,
+    User, eks_anywhere, gateway, networks, registries, values,
 };
 use crate::diagnostic::Problem;
 use crate::gateway::Stack;
@@ -82,6 +82,10 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         Some(value) => workers(reader, &value),
         None => Some(Vec::new()),
     };
+    let registries = match reader.optional(&mut fields, "registries") {
+        Some(value) => registries::read(reader, &value),
+        None => Some(Registries::default()),
+    };
     let gateway = match reader.optional(&mut fields, "gateway") {
         Some(value) => gateway::read(reader, &value).map(Some),
         None => Some(None),
@@ -101,6 +105,7 @@ fn document(reader: &mut Reader, root: &Value, known: &mut Known) -> Option<Clus
         os: os?,
         control_plane: control_plane?,
         workers: workers?,
+        registries: registries?,
         gateway: gateway?,
     })
 }

@@ -9,12 +9,14 @@ mod eks_anywhere;
 mod gateway;
 mod networks;
 mod reader;
+mod registries;
 pub mod schema;
 pub mod start;
 mod values;
 pub mod write;
 mod yaml;
 
+pub use registries::{Mirror, Proxy, Registries};
 pub use values::host_address;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Problem, Source};
@@ -166,12 +168,17 @@ fn hide_secrets(source: &mut Source) {
         let host = text[begin..].split(|c: char| c.is_whitespace() || "/,\"'".contains(c)).next()?;
         Some(begin..begin + host.rfind('@')?)
     });
+    // EKS Anywhere's proxies need no scheme in front of an account.
+    let proxies = text.match_indices("Proxy:").filter_map(|(at, mark)| {
+        let line = text[at..].lines().next().unwrap_or_default();
+        Some(at + mark.len()..at + line.rfind('@')?)
+    });
     // EKS Anywhere's licence, also where the end of the field's name is misspelt.
     let licences = text.match_indices("licenseTok").filter_map(|(at, _)| {
         let line = text[at..].lines().next().unwrap_or_default();
         Some(at + line.find(':')? + 1..at + line.len())
     });
-    let secrets: Vec<_> = keys.chain(accounts).chain(licences).collect();
+    let secrets: Vec<_> = keys.chain(accounts).chain(proxies).chain(licences).collect();
     source.hide(secrets);
 }
 
@@ -191,6 +198,8 @@ pub struct ClusterSpec {
     pub control_plane: Group,
     /// Worker groups, in the order of the file.
     pub workers: Vec<Group>,
+    /// How nodes get the images that pods name.
+    pub registries: Registries,
     /// The gateway in front of it.
     pub gateway: Option<Gateway>,
 }

@@ -16,8 +16,9 @@ pub fn yaml(spec: &ClusterSpec, comments: &[String]) -> Result<String, minijinja
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::{Argument, read};
+    use super::super::{Argument, Mirror, Proxy, Registries, read};
     use super::*;
+    use crate::pki::Authority;
     use pretty_assertions::assert_eq;
 
     #[test]
@@ -35,6 +36,15 @@ mod tests {
         spec.provisioning.interface = None;
         spec.provisioning.address = Some("10.20.0.1".parse().unwrap());
         spec.workers.clear();
+        let hub = Mirror {
+            registry: Some(String::from("docker.io")),
+            url: String::from("https://harbor.example.org/hub"),
+            ca: Some(Authority::new("hub").unwrap().cert().to_owned()),
+            insecure_skip_verify: true,
+        };
+        let rest = Mirror { registry: None, insecure_skip_verify: false, ..hub.clone() };
+        let proxy = Proxy { http: None, https: Some(String::from("http://10.0.0.2:3128")), no_proxy: Vec::new() };
+        spec.registries = Registries { proxy: Some(proxy), mirrors: vec![hub, rest] };
         let full = yaml(&spec, &[]).unwrap();
         assert_eq!(read("f", full.clone().into()).cluster, Some(spec), "{full}");
     }

@@ -65,6 +65,7 @@ fn refuse_kept(old: &MetalClusterSpec, new: &MetalClusterSpec) -> Result<(), Kep
         ("spec.os.image", old.image == new.image),
         ("spec.os.users", old.users == new.users),
         ("spec.os.ntpServers", old.ntp_servers == new.ntp_servers),
+        ("spec.registries", old.registries == new.registries),
         ("spec.provisioning", old.provisioning == new.provisioning),
     ];
     let changed: Vec<&str> = kept.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect();

@@ -120,6 +120,7 @@ pub fn cluster(spec: &ClusterSpec, machines: &[Machine], image: &str) -> MetalCl
         image: OsImage { name: image.to_owned(), sha256: spec.os.image.sha256.clone(), format: spec.os.image.format },
         users: spec.os.users.clone(),
         ntp_servers: spec.os.ntp_servers.clone(),
+        registries: spec.registries.clone(),
         groups: std::iter::once(group(&spec.control_plane, MachineRole::ControlPlane)).chain(workers).collect(),
         provisioning: provisioning(spec),
         gateway: spec.gateway.clone(),

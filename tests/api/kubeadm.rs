@@ -135,8 +135,7 @@ fn every_step_is_a_shell_script_that_a_shell_can_read() {
     let (supplies, cluster) = (supplies(), cluster());
     for role in [MachineRole::ControlPlane, MachineRole::Worker] {
         let server = "http://10.0.0.1:8080".into();
-        let preparation =
-            Preparation { supplies: &supplies, server, role, arch: Arch::Amd64, os_image: &cluster.spec.image };
+        let preparation = Preparation { supplies: &supplies, server, role, arch: Arch::Amd64, cluster: &cluster.spec };
         let mut steps = preparation.steps().unwrap();
         assert_eq!(steps.len(), if role == MachineRole::ControlPlane { 8 } else { 7 });
         steps.extend([metalgate::node::prepare::reset().unwrap(), metalgate::node::prepare::wipe().unwrap()]);

@@ -14,6 +14,7 @@ use admin::processes;
 use cluster::{Kubectl, image};
 use metalgate::event::{Event, EventKind};
 use rack::Rack;
+use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,16 +28,27 @@ const VIRTUAL_IP: &str = "10.77.0.5";
 #[test]
 fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_made_cluster_is_deleted() {
     let rack = Rack::up("kills", "uefi,bios", &[]);
+    let mut spec = std::fs::OpenOptions::new().append(true).open(rack.files().join("cluster.yaml")).unwrap();
+    let mirror = "{registry: docker.io, url: \"http://10.77.0.1:5000/hub\"}";
+    writeln!(spec, "  registries: {{proxy: {{https: \"http://10.77.0.1:3128\"}}, mirrors: [{mirror}]}}").unwrap();
     create_killed_four_times(&rack);
     the_machines_were_installed_once(&rack);
     secrets_stayed_secret(&rack);
     // What node preparation has put there, by the machine's own word.
     let prepared = rack.ssh(
         MACHINES[0].1,
-        "sudo ctr -n k8s.io images ls -q; sudo sysctl -n net.ipv4.ip_forward; kubeadm version -o short",
+        "sudo ctr -n k8s.io images ls -q; sudo sysctl -n net.ipv4.ip_forward; kubeadm version -o short; \
+         cat /etc/containerd/certs.d/docker.io/hosts.toml; systemctl show containerd -p Environment; \
+         sudo containerd config dump | grep certs.d",
     );
     let prepared = String::from_utf8_lossy(&prepared.stdout).into_owned();
-    for wanted in [image("kube-apiserver"), image("metalgate.dev/manager"), String::from("\n1\n")] {
+    let registries = [
+        "http://10.77.0.1:5000/v2/hub",
+        "HTTPS_PROXY=http://10.77.0.1:3128",
+        "config_path = \"/etc/containerd/certs.d",
+    ];
+    let images = [image("kube-apiserver"), image("metalgate.dev/manager")];
+    for wanted in images.into_iter().chain(registries.map(String::from)).chain([String::from("\n1\n")]) {
         assert!(prepared.contains(&wanted), "{wanted} is not in {prepared}");
     }
     nobody_makes_it_again_while_it_is_deleted(&rack);

@@ -29,7 +29,7 @@ async fn steps(context: &Context, machine: &Machine) -> Result<Vec<Step>, Reconc
         server: context.server.clone(),
         role: machine.object.spec.role,
         arch: machine.hardware.spec.arch,
-        os_image: &cluster.spec.image,
+        cluster: &cluster.spec,
     };
     preparation.steps().map_err(|source| context.unpreparable(machine, source))
 }

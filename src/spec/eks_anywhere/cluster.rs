@@ -3,12 +3,12 @@
 use super::document::{ADDRESS, BOOTSTRAP_IP, DHCP_MODE, Document, INTERFACE, KUBERNETES_VERSION};
 use super::groups::{self, HEALTH_CHECK, MachineGroup, Reference};
 use super::unused::{self, Shape, given};
-use super::{Target, cluster_network};
+use super::{Target, cluster_network, registries};
 use crate::diagnostic::Problem;
 use crate::names::dns_label;
 use crate::spec::networks::{self, Placed};
 use crate::spec::reader::{Fields, Reader, Value};
-use crate::spec::{Argument, Cni, DhcpMode, Provisioning, values};
+use crate::spec::{Argument, Cni, DhcpMode, Provisioning, Registries, values};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
@@ -76,6 +76,7 @@ pub struct Cluster<'n> {
     pub provisioning: Option<Provisioning>,
     /// The control plane first.
     pub groups: Option<Vec<MachineGroup<'n>>>,
+    pub registries: Option<Registries>,
     pub datacenter: Option<Reference<'n>>,
     pub identity_providers: Vec<Reference<'n>>,
     pub git_ops: Option<Reference<'n>>,
@@ -114,6 +115,7 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>, target: &mut Targe
     let git_ops = git_ops(reader, &mut fields);
     let issuer = issuer(reader, &mut fields);
     management_cluster(reader, &mut fields, document);
+    let registries = registries::read(reader, &mut fields);
     without_effect(reader, &mut fields);
     refused(reader, &mut fields);
     reader.finish(fields);
@@ -141,6 +143,7 @@ pub fn read<'n>(reader: &mut Reader, document: &Document<'n>, target: &mut Targe
         arguments,
         provisioning: provisioning(reader, document, target),
         groups,
+        registries,
         datacenter,
         identity_providers,
         git_ops,
@@ -228,30 +231,6 @@ fn management_cluster(reader: &mut Reader, fields: &mut Fields, document: &Docum
 }
 
 fn without_effect(reader: &mut Reader, fields: &mut Fields) {
-    let proxy = Shape::Fields(&[
-        ("httpProxy", Shape::Required(&Shape::Text)),
-        ("httpsProxy", Shape::Required(&Shape::Text)),
-        ("noProxy", Shape::List(&Shape::Text)),
-    ]);
-    let mirror = Shape::Fields(&[
-        ("endpoint", Shape::Required(&Shape::Text)),
-        ("port", Shape::Text),
-        (
-            "ociNamespaces",
-            Shape::List(&Shape::Fields(&[
-                ("registry", Shape::Required(&Shape::Text)),
-                ("namespace", Shape::Required(&Shape::Text)),
-            ])),
-        ),
-        ("caCertContent", Shape::Text),
-        ("authenticate", Shape::Flag),
-        ("insecureSkipVerify", Shape::Flag),
-    ]);
-    let admin = "machines fetch everything from the admin machine";
-    let why = format!("{admin}; what pods pull later needs a proxy in the image's containerd.service");
-    unused::warn(reader, fields, "proxyConfiguration", &proxy, &why);
-    let why = format!("{admin}, container images too; pods of yours name the mirror themselves");
-    unused::warn(reader, fields, "registryMirrorConfiguration", &mirror, &why);
     unused::warn(reader, fields, "machineHealthCheck", &HEALTH_CHECK, groups::HEALTH);
     let why = "metalgate has no curated packages: install what you need with its own charts or manifests";
     unused::warn(reader, fields, "packages", &PACKAGES, why);

@@ -38,6 +38,7 @@ pub fn combine(reader: &mut Reader, documents: &[Document], target: &mut Target)
         os: Os { image: image?, users: users?, ntp_servers: ntp_servers? },
         control_plane: groups.next()?,
         workers: groups.collect(),
+        registries: cluster.registries?,
         gateway: None,
     })
 }

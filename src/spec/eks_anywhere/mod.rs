@@ -20,6 +20,7 @@ mod identity;
 mod image;
 mod machine;
 mod references;
+mod registries;
 mod template;
 mod unused;
 

@@ -4,7 +4,7 @@
 
 use super::{Metadata, Text, gateway};
 use crate::spec::cluster::{API_VERSION, MAX_MACHINES, POD_CIDR, SERVICE_CIDR};
-use crate::spec::{Cni, DhcpMode, ImageFormat};
+use crate::spec::{Cni, DhcpMode, ImageFormat, Registries};
 use schemars::JsonSchema;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -33,6 +33,7 @@ struct Spec {
     control_plane: ControlPlane,
     /// Groups of workers.
     workers: Option<Vec<Workers>>,
+    registries: Option<Registries>,
     gateway: Option<gateway::Gateway>,
 }
 
