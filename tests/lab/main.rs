@@ -7,6 +7,7 @@
 
 mod admin;
 mod cluster;
+mod gateway;
 #[path = "../rack/mod.rs"]
 mod rack;
 
@@ -26,12 +27,11 @@ const MACHINES: [(&str, &str); 2] = [("node1", "10.77.0.10"), ("node2", "10.77.0
 const VIRTUAL_IP: &str = "10.77.0.5";
 
 #[test]
-fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_made_cluster_is_deleted() {
+fn two_machines_are_installed_and_prepared_and_a_half_made_cluster_is_deleted() {
     let rack = Rack::up("kills", "uefi,bios", &[]);
-    let mut spec = std::fs::OpenOptions::new().append(true).open(rack.files().join("cluster.yaml")).unwrap();
     let mirror = "{registry: docker.io, url: \"http://10.77.0.1:5000/hub\"}";
-    writeln!(spec, "  registries: {{proxy: {{https: \"http://10.77.0.1:3128\"}}, mirrors: [{mirror}]}}").unwrap();
-    create_killed_four_times(&rack);
+    append(&rack, &format!("  registries: {{proxy: {{https: \"http://10.77.0.1:3128\"}}, mirrors: [{mirror}]}}\n"));
+    create_killed_in_kubeadm_init(&rack, "only");
     the_machines_were_installed_once(&rack);
     secrets_stayed_secret(&rack);
     // What node preparation has put there, by the machine's own word.
@@ -62,6 +62,7 @@ fn two_machines_are_installed_though_the_run_is_killed_four_times_and_a_half_mad
 fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_five_times() {
     let rack = Rack::up("whole", "uefi,bios,bios", &[]);
     rack.write_files(2, VIRTUAL_IP);
+    append(&rack, gateway::SPEC);
     let dir = rack.dir.path().to_owned();
     create_killed_four_times(&rack);
     create_killed_in_the_pivot(&rack);
@@ -69,11 +70,18 @@ fn two_machines_become_a_cluster_that_manages_itself_though_the_run_is_killed_fi
     let kubectl = Kubectl::of(&rack, &rack.name, &dir);
     the_cluster_is_whole(&rack, &kubectl);
     pods_answer_across_nodes(&kubectl);
+    gateway::works(&rack, &kubectl);
     nothing_of_ours_runs_here(&rack);
     secrets_stayed_secret(&rack);
     a_spare_replaces_a_deleted_machine(&rack, &kubectl);
     the_cluster_is_deleted(&rack, &["node1", "node2", "node3"]);
     gone(rack);
+}
+
+/// Adds to the rack's spec.
+fn append(rack: &Rack, text: &str) {
+    let mut spec = std::fs::OpenOptions::new().append(true).open(rack.files().join("cluster.yaml")).unwrap();
+    spec.write_all(text.as_bytes()).unwrap();
 }
 
 /// What a deletion leaves that was killed is there: some machines may be wiped already.
@@ -104,9 +112,12 @@ fn create_killed_four_times(rack: &Rack) {
     });
     rack.create("third")
         .kill_when("a machine starts its own system", || any(&|kind| matches!(kind, EventKind::Rebooting { .. })));
-    rack.create("fourth").kill_when("kubeadm init is under way", || {
-        any(&|kind| matches!(kind, EventKind::NodeStep { step, detail } if step == "kubeadm init" && detail.starts_with('[')))
-    });
+    create_killed_in_kubeadm_init(rack, "fourth");
+}
+
+fn create_killed_in_kubeadm_init(rack: &Rack, run: &str) {
+    let is_init = |kind: &EventKind| matches!(kind, EventKind::NodeStep { step, detail } if step == "kubeadm init" && detail.starts_with('['));
+    rack.create(run).kill_when("kubeadm init is under way", || rack.count(MACHINES[0].0, is_init) > 0);
 }
 
 fn create_killed_in_the_pivot(rack: &Rack) {
