@@ -248,3 +248,18 @@ fn rejected_gateways_give_every_mistake_with_its_place() {
         assert_golden(&example.join("errors.txt"), &transcript(&output));
     }
 }
+
+#[test]
+fn manual_pages_are_written_for_every_command_and_completions_know_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = metalgate(dir.path(), &["man", "--dir", "share/man1"]);
+    assert_eq!(written.status.code(), Some(0), "{}", transcript(&written));
+    for page in ["metalgate.1", "metalgate-create-cluster.1", "metalgate-gateway-rotate.1"] {
+        assert!(fs::read_to_string(dir.path().join("share/man1").join(page)).unwrap().contains(".SH NAME"), "{page}");
+    }
+    let refused = metalgate(dir.path(), &["man", "--dir", "share/man1/metalgate.1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(transcript(&refused).contains("into share/man1/metalgate.1: "), "{}", transcript(&refused));
+    let completions = metalgate(dir.path(), &["completions", "bash"]);
+    assert!(transcript(&completions).contains("metalgate__subcmd__gateway__subcmd__rotate"), "{completions:?}");
+}
