@@ -156,7 +156,7 @@ mod tests {
             step(&cluster(mirrors)).unwrap().script.expose().replace("/etc/", &format!("{}/", dir.path().display()));
         let run = |what: &str| {
             let script = format!("systemctl() {{ echo \"$@\"; }}\n{text}\n{what}");
-            std::process::Command::new("bash").arg("-c").arg(script).output().unwrap()
+            std::process::Command::new("sh").arg("-c").arg(script).output().unwrap()
         };
         assert!(!run("check").status.success());
         let applied = run("apply");

@@ -137,7 +137,7 @@ fn every_step_is_a_shell_script_that_a_shell_can_read() {
         let server = "http://10.0.0.1:8080".into();
         let preparation = Preparation { supplies: &supplies, server, role, arch: Arch::Amd64, cluster: &cluster.spec };
         let mut steps = preparation.steps().unwrap();
-        assert_eq!(steps.len(), if role == MachineRole::ControlPlane { 8 } else { 7 });
+        assert_eq!(steps.len(), if role == MachineRole::ControlPlane { 9 } else { 8 });
         steps.extend([metalgate::node::prepare::reset().unwrap(), metalgate::node::prepare::wipe().unwrap()]);
         for step in steps {
             let mut shell = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
