@@ -7,11 +7,11 @@ use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum_server::tls_rustls::RustlsConfig;
-use metalgate::api::MetalClusterSpec;
 use metalgate::image::manifest::{Kind, Manifest};
 use metalgate::image::oci::{self, Entry, Image};
 use metalgate::node::registries;
 use metalgate::pki::{Authority, Identity, LeafRequest, Usage};
+use metalgate::spec::Registries;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -184,21 +184,18 @@ async fn images_come_from_the_mirrors() {
     let secured = registry.serve(Some(authority.issue(&request).unwrap()));
     let plain = registry.serve(None);
     let unknown = format!("https://127.0.0.1:{secured}/hub");
-    let cluster: MetalClusterSpec = serde_json::from_value(json!({
-        "kubernetesVersion": "v1.36.4", "endpoint": "10.20.0.10:6443", "podCidr": "10.244.0.0/16",
-        "serviceCidr": "10.96.0.0/12", "cni": "flannel", "image": {"name": "x.raw", "sha256": "00", "format": "raw"},
-        "users": [], "groups": [], "provisioning": {"dhcp": "reservation", "httpPort": 8080, "agentPort": 8443},
-        "registries": {"mirrors": [
+    let wanted: Registries = serde_json::from_value(json!({
+        "mirrors": [
             {"registry": "docker.io", "url": unknown, "ca": authority.cert()},
             {"registry": "ghcr.io", "url": unknown},
             {"registry": "gcr.io", "url": unknown, "insecureSkipVerify": true},
             {"url": format!("http://127.0.0.1:{plain}")},
-        ]},
+        ],
     }))
     .unwrap();
     let certs = dir.path().join("certs.d");
     let here = |text: &str| text.replace("/etc/containerd/certs.d", certs.to_str().unwrap());
-    for file in registries::files(&cluster) {
+    for file in registries::files(&wanted, &[]) {
         let path = std::path::PathBuf::from(here(&file.path));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, here(&file.content)).unwrap();

@@ -3,6 +3,7 @@
 //! The cluster's authorities are made by us and written to control-plane nodes over SSH, so no certificate key is uploaded or
 //! passed around. Tokens stand in files of mode 0600 that are removed with kubeadm's end.
 
+use super::placed::File;
 use super::prepare::{PrepareError, step};
 use super::script::Step;
 use super::supplies::Supplies;
@@ -57,19 +58,6 @@ pub struct Node<'a> {
     pub cluster_name: &'a str,
     /// What is in the artifact directory.
     pub supplies: &'a Supplies,
-}
-
-/// A file that kubeadm or what it starts reads.
-#[derive(Serialize)]
-struct File {
-    path: String,
-    mode: &'static str,
-    /// Base64.
-    content: String,
-}
-
-fn file(path: impl Into<String>, mode: &'static str, content: &str) -> File {
-    File { path: path.into(), mode, content: BASE64_STANDARD.encode(content) }
 }
 
 /// How long the controllers and kube-vip of a control plane of one may miss their leases; the usual 15 s are there for others to take over.
@@ -164,7 +152,7 @@ impl Node<'_> {
             },
         )?;
         let mut files = self.control_plane_files(title, authorities, "/etc/kubernetes/super-admin.conf")?;
-        files.push(file("/var/lib/metalgate/kubeadm/config.yaml", "600", config.expose()));
+        files.push(File::new("/var/lib/metalgate/kubeadm/config.yaml", "600", config.expose()));
         self.step(title, "init", "--skip-token-print", files)
     }
 
@@ -185,8 +173,8 @@ impl Node<'_> {
             true => self.control_plane_files(title, authorities, "/etc/kubernetes/admin.conf")?,
             false => Vec::new(),
         };
-        files.push(file(DISCOVERY, "600", discovery.expose()));
-        files.push(file("/var/lib/metalgate/kubeadm/config.yaml", "600", config.expose()));
+        files.push(File::new(DISCOVERY, "600", discovery.expose()));
+        files.push(File::new("/var/lib/metalgate/kubeadm/config.yaml", "600", config.expose()));
         self.step(title, "join", "", files)
     }
 
@@ -213,7 +201,12 @@ impl Node<'_> {
         let values = context! {
             files => Serde(files), address => self.address.to_string(), command => command, options => options,
         };
-        step(title, include_str!("../../templates/node/kubeadm.sh"), LIMIT, values)
+        step(
+            title,
+            concat!(include_str!("../../templates/node/place.sh"), include_str!("../../templates/node/kubeadm.sh")),
+            LIMIT,
+            values,
+        )
     }
 
     /// Authorities, the API server's own files, and kube-vip with the kubeconfig that is there in time.
@@ -228,10 +221,10 @@ impl Node<'_> {
         let encryption = self.render(title, include_str!("../../templates/kubeadm/encryption.yaml"), values)?;
         let audit = include_str!("../../templates/kubeadm/audit-policy.yaml");
         let mut files = vec![
-            file("/etc/kubernetes/metalgate/encryption.yaml", "600", encryption.expose()),
-            file("/etc/kubernetes/metalgate/audit-policy.yaml", "600", audit),
-            file(pki("sa.pub"), "644", &authorities.service_accounts.cert),
-            file(pki("sa.key"), "600", authorities.service_accounts.key.expose()),
+            File::new("/etc/kubernetes/metalgate/encryption.yaml", "600", encryption.expose()),
+            File::new("/etc/kubernetes/metalgate/audit-policy.yaml", "600", audit),
+            File::new(pki("sa.pub"), "644", &authorities.service_accounts.cert),
+            File::new(pki("sa.key"), "600", authorities.service_accounts.key.expose()),
         ];
         let all = [
             ("ca", &authorities.cluster),
@@ -239,8 +232,8 @@ impl Node<'_> {
             ("front-proxy-ca", &authorities.front_proxy),
         ];
         for (name, authority) in all {
-            files.push(file(pki(&format!("{name}.crt")), "644", &authority.cert));
-            files.push(file(pki(&format!("{name}.key")), "600", authority.key.expose()));
+            files.push(File::new(pki(&format!("{name}.crt")), "644", &authority.cert));
+            files.push(File::new(pki(&format!("{name}.key")), "600", authority.key.expose()));
         }
         if self.cluster.virtual_ip {
             let (host, port) = self.endpoint();
@@ -253,7 +246,7 @@ impl Node<'_> {
                 },
             };
             let pod = self.render(title, include_str!("../../templates/kubeadm/kube-vip.yaml"), values)?;
-            files.push(file("/etc/kubernetes/manifests/kube-vip.yaml", "600", pod.expose()));
+            files.push(File::new("/etc/kubernetes/manifests/kube-vip.yaml", "600", pod.expose()));
         }
         Ok(files)
     }

@@ -6,6 +6,7 @@
 //! `templates/node/`, and every step can be repeated: it looks before it acts, and again after.
 
 pub mod kubeadm;
+pub mod placed;
 pub mod prepare;
 pub mod registries;
 pub mod script;

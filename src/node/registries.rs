@@ -1,15 +1,13 @@
 //! containerd's files for registries: a hosts.toml for each mirror
 //! (<https://github.com/containerd/containerd/blob/main/docs/hosts.md>), and a proxy in the environment of its service.
 
+use super::placed::File;
 use super::prepare::{self, PrepareError};
 use super::script::Step;
 use crate::api::MetalClusterSpec;
-use crate::spec::{Mirror, Proxy};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use crate::spec::{Mirror, Proxy, Registries};
 use minijinja::context;
 use minijinja::value::Serde;
-use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -18,42 +16,28 @@ const LIMIT: Duration = Duration::from_secs(5 * 60);
 const CERTS: &str = "/etc/containerd/certs.d";
 const PROXY: &str = "/etc/systemd/system/containerd.service.d/metalgate-proxy.conf";
 
-/// A file of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// Where it is.
-    pub path: String,
-    /// What is in it.
-    pub content: String,
-}
-
 /// The step that puts the files in place.
 pub fn step(cluster: &MetalClusterSpec) -> Result<Step, PrepareError> {
-    #[derive(Serialize)]
-    struct Encoded {
-        path: String,
-        content: String,
-    }
-    let encoded = files(cluster).into_iter().map(|File { path, content }| {
-        let content = BASE64_STANDARD.encode(content);
-        Encoded { path, content }
-    });
-    let values = context! { files => Serde(encoded.collect::<Vec<_>>()) };
-    prepare::step("registries", include_str!("../../templates/node/registries.sh"), LIMIT, values)
+    // What is in the cluster is never behind the proxy.
+    let endpoint = cluster.endpoint.rsplit_once(':').map_or(cluster.endpoint.as_str(), |(host, _)| host);
+    let files = files(&cluster.registries, &[endpoint, &cluster.pod_cidr, &cluster.service_cidr]);
+    let script =
+        concat!(include_str!("../../templates/node/place.sh"), include_str!("../../templates/node/registries.sh"));
+    prepare::step("registries", script, LIMIT, context! { files => Serde(files) })
 }
 
-/// The files that a cluster's nodes have.
-pub fn files(cluster: &MetalClusterSpec) -> Vec<File> {
+/// The files that nodes have; `own` is reached without a proxy.
+pub fn files(registries: &Registries, own: &[&str]) -> Vec<File> {
     let mut files = Vec::new();
-    for mirror in &cluster.registries.mirrors {
+    for mirror in &registries.mirrors {
         let dir = format!("{CERTS}/{}", mirror.registry.as_deref().unwrap_or("_default"));
-        let authority = mirror.ca.as_ref().map(|ca| File { path: format!("{dir}/ca.crt"), content: ca.clone() });
+        let authority = mirror.ca.as_ref().map(|ca| File::new(format!("{dir}/ca.crt"), "644", ca));
         let path = authority.as_ref().map(|file| file.path.as_str());
-        files.push(File { path: format!("{dir}/hosts.toml"), content: hosts(mirror, path) });
+        files.push(File::new(format!("{dir}/hosts.toml"), "644", hosts(mirror, path)));
         files.extend(authority);
     }
-    if let Some(proxy) = &cluster.registries.proxy {
-        files.push(File { path: String::from(PROXY), content: environment(proxy, cluster) });
+    if let Some(proxy) = &registries.proxy {
+        files.push(File::new(PROXY, "644", environment(proxy, own)));
     }
     files
 }
@@ -85,19 +69,17 @@ fn split(url: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn environment(proxy: &Proxy, cluster: &MetalClusterSpec) -> String {
-    // What is in the cluster is never behind the proxy.
-    let endpoint = cluster.endpoint.rsplit_once(':').map_or(cluster.endpoint.as_str(), |(host, _)| host);
-    let own = ["localhost", "127.0.0.1", ".svc", ".cluster.local", endpoint, &cluster.pod_cidr, &cluster.service_cidr];
-    let none: Vec<&str> = own.into_iter().chain(proxy.no_proxy.iter().map(String::as_str)).collect();
-    let mut text = String::from("[Service]\n");
+fn environment(proxy: &Proxy, own: &[&str]) -> String {
+    let cluster = ["localhost", "127.0.0.1", ".svc", ".cluster.local"].iter().chain(own).copied();
+    let none: Vec<&str> = cluster.chain(proxy.no_proxy.iter().map(String::as_str)).collect();
     let none = none.join(",");
-    for (name, value) in [("HTTP_PROXY", proxy.http.as_deref()), ("HTTPS_PROXY", proxy.https.as_deref())] {
+    let variables = [("HTTP_PROXY", proxy.http.as_deref()), ("HTTPS_PROXY", proxy.https.as_deref())];
+    let mut text = String::from("[Service]\n");
+    for (name, value) in variables.into_iter().chain([("NO_PROXY", Some(none.as_str()))]) {
         if let Some(value) = value {
-            let _ = writeln!(text, "Environment=\"{name}={}\"", value.replace('%', "%%"));
+            let _ = writeln!(text, "Environment=\"{name}={value}\"");
         }
     }
-    let _ = writeln!(text, "Environment=\"NO_PROXY={none}\"");
     text
 }
 
@@ -139,13 +121,16 @@ mod tests {
     #[test]
     fn what_is_in_the_cluster_is_not_behind_the_proxy() {
         let proxy = serde_json::json!({"proxy": {"https": "http://10.0.0.2:3128", "noProxy": [".example.org"]}});
-        let path = String::from("/etc/systemd/system/containerd.service.d/metalgate-proxy.conf");
-        let content = String::from(
+        let registries: Registries = serde_json::from_value(proxy).unwrap();
+        let files = files(&registries, &["10.20.0.10", "10.244.0.0/16"]);
+        let [file] = files.as_slice() else { panic!("one file") };
+        assert_eq!(file.path, "/etc/systemd/system/containerd.service.d/metalgate-proxy.conf");
+        assert_eq!(
+            file.content,
             "[Service]\nEnvironment=\"HTTPS_PROXY=http://10.0.0.2:3128\"\nEnvironment=\"NO_PROXY=localhost,127.0.0.1,.svc,\
-             .cluster.local,10.20.0.10,10.244.0.0/16,10.96.0.0/12,.example.org\"\n",
+             .cluster.local,10.20.0.10,10.244.0.0/16,.example.org\"\n"
         );
-        assert_eq!(files(&cluster(proxy)), [File { path, content }]);
-        assert_eq!(files(&cluster(serde_json::json!({}))), []);
+        assert!(super::files(&Registries::default(), &["10.20.0.10"]).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-# containerd with systemd's cgroups, the pause image that is there, and the directories that CNI plugins and mirrors are in. Its own default
+# containerd with systemd's cgroups, the pause image that is there, and the directories of CNI plugins and mirrors. Its own default
 # configuration is what is changed, so that it fits the version that the OS image has. No container is to be dearer to the kernel than
 # containerd itself: its service has -999, so that takes nothing away, and without CAP_SYS_RESOURCE nothing else is possible.
 config=/etc/containerd/config.toml

@@ -4,13 +4,6 @@ state=/var/lib/metalgate/kubeadm
 unit=metalgate-kubeadm
 log=/var/log/metalgate-kubeadm.log
 
-# place PATH MODE: the file with what comes in.
-place() {
-    mkdir -p "$(dirname "$1")"
-    (umask 077; base64 -d >"$1.new")
-    chmod "$2" "$1.new"
-    mv "$1.new" "$1"
-}
 files() {
 {% for file in files %}
     place {{ file.path }} {{ file.mode }} <<'CONTENT'
