@@ -50,6 +50,7 @@ impl WorkDirArg {
 /// Where the things that are served lie.
 #[derive(clap::Args)]
 pub struct ArtifactsArg {
+    // Global for `metalgate artifacts`, which takes it on either side of its subcommand.
     /// The artifact directory: kernel, agent, images and binaries [default: ~/.cache/metalgate/artifacts]
     #[arg(id = "artifacts", long = "artifacts", global = true, value_name = "DIR", env = "METALGATE_ARTIFACTS")]
     path: Option<PathBuf>,

@@ -116,7 +116,10 @@ fn create_killed_four_times(rack: &Rack) {
 }
 
 fn create_killed_in_kubeadm_init(rack: &Rack, run: &str) {
-    let is_init = |kind: &EventKind| matches!(kind, EventKind::NodeStep { step, detail } if step == "kubeadm init" && detail.starts_with('['));
+    let is_init = |kind: &EventKind| {
+        let EventKind::NodeStep { step, detail } = kind else { return false };
+        step == "kubeadm init" && detail.starts_with('[')
+    };
     rack.create(run).kill_when("kubeadm init is under way", || rack.count(MACHINES[0].0, is_init) > 0);
 }
 

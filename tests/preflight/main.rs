@@ -245,7 +245,7 @@ fn an_image_that_is_not_what_the_spec_says_is_found() {
 #[test]
 fn a_check_that_does_not_exist_is_bad_usage() {
     for command in [&["preflight"][..], &["create", "cluster"]] {
-        let refused = Command::new(env!("CARGO_BIN_EXE_metalgate"))
+        let refused = Command::new(rack::metalgate())
             .args(command)
             .args(["-f", "a.yaml", "-z", "b.csv", "--skip", "weather"])
             .output()

@@ -1,6 +1,7 @@
 //! Fetching from a server that does everything wrong that servers do.
 
 use super::*;
+use crate::error::chain;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -160,10 +161,6 @@ async fn download(script: &[Answer]) -> (Result<Fetched, FetchError>, Vec<u8>, V
     assert_eq!(fetched.is_ok(), ended);
     let requests = server.requests.lock().unwrap().clone();
     (fetched, bytes, requests)
-}
-
-fn chain(error: &FetchError) -> String {
-    crate::error::chain(error)
 }
 
 #[tokio::test]
